@@ -1,0 +1,57 @@
+"""The command ``pytest-pd``: the parts of the harness for a person at a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from pytest_pd import __version__
+from pytest_pd.errors import PdError
+
+COMMANDS = {
+    "proxy": (
+        "two-stage P/D proxy over prefill and decode servers",
+        "pytest_pd.proxy.command",
+    ),
+    "load": ("measure a URL", "pytest_pd.load.command"),
+    "calibrate": ("measure the instrument itself", "pytest_pd.load.calibrate_command"),
+    "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
+}
+"""Name to help and module, which has ``configure(parser)`` and ``run(args)``."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command's name; options are added on use."""
+    parser = argparse.ArgumentParser(prog="pytest-pd", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, _) in sorted(COMMANDS.items()):
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; user errors are exit code 2."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    make_parser().parse_known_args(words[:1] or ["--help"])
+    text, module_name = COMMANDS[words[0]]
+    module = import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"pytest-pd {words[0]}",
+        description=module.__doc__ or text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(parser)
+    try:
+        return int(module.run(parser.parse_args(words[1:])))
+    except PdError as error:
+        print(f"pytest-pd {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
