@@ -1,0 +1,93 @@
+"""The backend seam: reserve machines, start processes there, take them away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pytest_pd.plan.model import DeploymentPlan, ServicePlan
+from pytest_pd.spec.cluster import ClusterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Who runs, and where its files lie.
+
+    Attributes:
+        run_id: Unique name of this run; every process and object carries it.
+        run_dir: Folder of this topology inside the run, on the harness's host.
+        lease: File whose changing content keeps the services alive.
+        lease_ttl_s: Seconds without a change after which services end.
+    """
+
+    run_id: str
+    run_dir: Path
+    lease: Path
+    lease_ttl_s: float
+
+
+class Process(Protocol):
+    """A started service, wherever it runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def log(self) -> Path:
+        """Its log on the harness's host, growing while it runs."""
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for a signal; the step's own code.
+
+        Raises:
+            InfrastructureLost: the machine is gone, not the process.
+        """
+
+    def identity(self) -> Mapping[str, str | int]:
+        """What proves that it is ours: pid and start time, job and step, pod."""
+
+    def stop(self, *, grace_s: float) -> None:
+        """End it and everything it started; return when all of it is gone."""
+
+    def kill(self, signal: int) -> None:
+        """Send a signal to the whole service: for resilience suites."""
+
+
+class Allocation(Protocol):
+    """Machines that are ours for now."""
+
+    def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
+        """Planned node name to address, for `SiteFacts`."""
+
+    def busy_ports(self, plan: DeploymentPlan) -> frozenset[tuple[str, int]]:
+        """(node, port) pairs of the plan that somebody else holds."""
+
+    def start(self, service: ServicePlan) -> Process:
+        """Start one service and return at once.
+
+        Raises:
+            ProvisionError: it cannot be started here, with what to do.
+        """
+
+
+class Backend(Protocol):
+    """Local, SSH, Slurm, Kubernetes."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self, cluster: ClusterSpec, plans: Sequence[DeploymentPlan]) -> None:
+        """Refuse what this cluster cannot hold, before anything is started.
+
+        Raises:
+            BackendMissing: a tool of the backend is not on this host.
+            ProvisionError: a limit would be passed, with the numbers.
+        """
+
+    def allocate(
+        self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
+    ) -> AbstractContextManager[Allocation]:
+        """Yield machines for the plan; on exit nothing of the run is left."""
