@@ -17,6 +17,7 @@ COMMANDS = {
     ),
     "load": ("measure a URL", "pytest_pd.load.command"),
     "calibrate": ("measure the instrument itself", "pytest_pd.load.calibrate_command"),
+    "engines": ("list, install and check real engines", "pytest_pd.installer.command"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
 }
 """Name to help and module, which has ``configure(parser)`` and ``run(args)``."""

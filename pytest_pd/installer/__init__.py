@@ -1,0 +1,1 @@
+"""Real engines on this machine: pinned, each in a virtual environment of its own."""
