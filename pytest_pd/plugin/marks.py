@@ -1,0 +1,55 @@
+"""Marks of the plugin, registered so that ``--strict-markers`` knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from pytest_pd.spec.hardware import HARDWARE
+
+LEVELS = ("quick", "standard", "full")
+MARKS = {
+    "pd_level(level)": "runs at this level and above: quick, standard, full",
+    "pd_needs(*facts)": "needs facts of the topology: disaggregated, true_tokens, ...",
+    "measure": "measures time: takes its nodes for itself",
+    "correctness": "correctness of answers and of the hand-over",
+    "performance": "records latencies and throughput",
+    "accuracy": "records lm-eval scores and judges them",
+    "refit": "moves weights between layouts",
+    "fault": "breaks something on purpose; opt-in on clusters",
+    "slow": "takes minutes",
+}
+
+
+def register_marks(config: pytest.Config) -> None:
+    """Make the marks known to pytest."""
+    for name, text in MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {text}")
+    for name, text in HARDWARE.items():
+        config.addinivalue_line("markers", f"{name}: topologies for {text}")
+
+
+def level_of(item: pytest.Item) -> str:
+    """Return the level an item asks for, ``quick`` when it has none."""
+    mark = item.get_closest_marker("pd_level")
+    if mark is None:
+        return LEVELS[0]
+    if len(mark.args) != 1 or mark.args[0] not in LEVELS:
+        raise pytest.UsageError(
+            f"{item.nodeid}: pd_level takes one of {', '.join(LEVELS)}, "
+            f"not {mark.args!r}"
+        )
+    return str(mark.args[0])
+
+
+def is_within(level: str, limit: str) -> bool:
+    """Tell whether `level` runs when `limit` was asked for."""
+    return LEVELS.index(level) <= LEVELS.index(limit)
+
+
+def missing_facts(item: pytest.Item, facts: Iterable[str]) -> tuple[str, ...]:
+    """Return what the item's ``pd_needs`` marks ask for and the topology lacks."""
+    have = set(facts)
+    wanted = [fact for mark in item.iter_markers("pd_needs") for fact in mark.args]
+    return tuple(fact for fact in wanted if fact not in have)

@@ -1,0 +1,45 @@
+"""Who this run is: id and folder, fixed once by the controller for all workers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER_KEY = "pd_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Identity of one session, the same in every xdist worker.
+
+    Attributes:
+        dir: Absolute path of the run directory; made on first use.
+        worker: xdist worker id, ``main`` without xdist.
+    """
+
+    id: str
+    dir: Path
+    worker: str
+
+    def as_input(self) -> dict[str, str]:
+        """Plain values for a worker's ``workerinput``."""
+        return {"id": self.id, "dir": str(self.dir)}
+
+
+def make_run(config: pytest.Config, now: datetime | None = None) -> Run:
+    """Return the run of this process: the controller's, or a new one."""
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    if WORKER_KEY in given:
+        fixed = given[WORKER_KEY]
+        return Run(fixed["id"], Path(fixed["dir"]), given["workerid"])
+    run_id = secrets.token_hex(4)
+    stamp = (now or datetime.now(timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
+    folder = config.getoption("pd_run_dir") or f"runs/{stamp}-{run_id}"
+    chosen = Path(os.path.expandvars(folder)).expanduser()
+    return Run(run_id, (config.invocation_params.dir / chosen).absolute(), "main")

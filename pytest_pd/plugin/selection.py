@@ -1,0 +1,77 @@
+"""Which topologies a session runs on, and whether each reached a verdict. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from _pytest.mark.expression import Expression
+
+from pytest_pd.spec.hardware import HARDWARE
+
+DEFAULT = "local_1p1d"
+TOPOLOGY_ID = re.compile(r"[\[-]topo:([\w.@]+)[\]-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """One topology of the session.
+
+    Attributes:
+        id: Name in test ids; rehearsals carry ``@rehearsal`` behind it.
+        explicit: Named by the user without a glob: must reach a verdict.
+        facts: What tests may need: ``disaggregated``, ``true_tokens``, ...
+    """
+
+    id: str
+    path: Path
+    hardware: str
+    level: str
+    explicit: bool
+    facts: frozenset[str] = field(default_factory=frozenset)
+
+
+def topology_of(nodeid: str) -> str | None:
+    """Return the topology that a test id names, or None."""
+    found = TOPOLOGY_ID.search(nodeid)
+    return found[1] if found else None
+
+
+def hardware_in(expression: str) -> tuple[str, ...]:
+    """Return the hardware that a ``-m`` expression mentions, in table order."""
+    words = set(re.findall(r"\w+", expression))
+    return tuple(name for name in HARDWARE if name in words)
+
+
+def can_match(expression: str, hardware: str) -> bool:
+    """Tell whether ``-m EXPRESSION`` can hold for an item of this hardware."""
+    if not expression:
+        return True
+    compiled = Expression.compile(expression)
+
+    def matcher(other_marks: bool) -> Callable[..., bool]:
+        return lambda name, /, **_: (
+            name == hardware if name in HARDWARE else other_marks
+        )
+
+    return any(compiled.evaluate(matcher(other)) for other in (True, False))
+
+
+def split_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Flatten repeated options and comma lists, each name once."""
+    words = (word.strip() for item in given for word in item.split(","))
+    return tuple(dict.fromkeys(word for word in words if word))
+
+
+def is_glob(name: str) -> bool:
+    """Tell whether a name on the command line stands for many."""
+    return any(sign in name for sign in "*?[")
+
+
+def without_verdict(
+    selected: Sequence[Selected], verdicts: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Return the topologies that had to reach a verdict and did not."""
+    return tuple(s.id for s in selected if s.explicit and not verdicts.get(s.id))

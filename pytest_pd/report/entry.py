@@ -1,0 +1,72 @@
+"""Measurement -> plain values that travel on a test report, xdist or not. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pytest_pd.errors import MeasurementError
+from pytest_pd.measure.measurement import Measurement
+
+PERCENTILES = (0.5, 0.9, 0.99)
+
+
+def quantile(samples: Sequence[float], q: float) -> float:
+    """Linear interpolation between order statistics (numpy's default, type 7)."""
+    ordered = sorted(samples)
+    position = (len(ordered) - 1) * q
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def suite_id(nodeid: str) -> tuple[str, str]:
+    """Split a node id into ``<folder>/<module>`` and the test, apart from rootdir.
+
+    Only the last folder is kept, so the same suite has the same id from a
+    checkout, from a user's project and from the installed wheel.
+    """
+    path, _, test = nodeid.partition("::")
+    parts = path.removesuffix(".py").split("/")
+    return "/".join(parts[-2:]), test.replace("topo:", "")
+
+
+def make_entry(
+    nodeid: str, params: Mapping[str, Any], measurement: Measurement
+) -> dict[str, Any]:
+    """Return one pytest-benchmark entry as plain JSON values.
+
+    Raises:
+        MeasurementError: no samples, or one that is not a finite number.
+    """
+    samples = [float(sample) for sample in measurement.samples]
+    if not samples or not all(map(math.isfinite, samples)):
+        raise MeasurementError(
+            f"metric {measurement.metric!r} has {len(samples)} samples, "
+            "not all of them finite.",
+            hint="a failed request has no latency: count it, do not time it",
+        )
+    suite, test = suite_id(nodeid)
+    name, _, inner = test.partition("[")
+    percentiles = {f"p{q * 100:g}": quantile(samples, q) for q in PERCENTILES}
+    return {
+        "name": f"{test}::{measurement.metric}",
+        "fullname": f"pd::{suite}::{test}::{measurement.metric}",
+        "group": measurement.metric,
+        "param": inner.removesuffix("]") or None,
+        "params": {**_scalars(params), "test": name, "metric": measurement.metric},
+        "iterations": measurement.iterations,
+        "data": samples,
+        "extra_info": {
+            "unit": measurement.unit,
+            "n": len(samples),
+            **percentiles,
+            **measurement.extra,
+        },
+    }
+
+
+def _scalars(params: Mapping[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float, bool, type(None))
+    return {k: v if isinstance(v, plain) else str(v) for k, v in params.items()}
