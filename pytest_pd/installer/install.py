@@ -196,7 +196,8 @@ def write_wrappers(recipe: Recipe) -> None:
     """
     paths.bin_dir().mkdir(parents=True, exist_ok=True)
     for name, program in recipe.programs.items():
-        target = home(recipe) / "bin" / program
+        inside = site_packages(home(recipe)) if "/" in program else home(recipe) / "bin"
+        target = inside / program
         wrapper = paths.bin_dir() / name
         _write_whole(wrapper, f'#!/bin/sh\nexec "{target}" "$@"\n', mode=0o755)
 

