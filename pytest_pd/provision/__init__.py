@@ -1,1 +1,15 @@
+"""The only package that starts things, and takes them away again."""
 
+from __future__ import annotations
+
+from pytest_pd.provision.base import Backend
+from pytest_pd.registry import Registry
+
+BACKENDS: Registry[type[Backend]] = Registry(
+    "backend",
+    {
+        "local": "pytest_pd.provision.local:LocalBackend",
+    },
+    group="pytest_pd.backends",
+)
+"""Backend class by the name that a cluster file gives in ``backend``."""

@@ -59,6 +59,14 @@ class Process(Protocol):
 class Allocation(Protocol):
     """Machines that are ours for now."""
 
+    @property
+    def run_dir(self) -> str:
+        """Run directory as the services see it."""
+
+    @property
+    def python(self) -> str:
+        """Interpreter that runs our own programs on the nodes."""
+
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to address, for `SiteFacts`."""
 
@@ -71,6 +79,9 @@ class Allocation(Protocol):
         Raises:
             ProvisionError: it cannot be started here, with what to do.
         """
+
+    def keep(self) -> None:
+        """Leave everything running when the block ends: the lease ends it."""
 
 
 class Backend(Protocol):

@@ -1,0 +1,83 @@
+"""Is this process still the one we started? A pid alone does not say so."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pd.provision.launcher import MARK, boot_id, start_time
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process of one boot of one machine.
+
+    Attributes:
+        start_time: Ticks since boot, from /proc; 0 proves nothing.
+    """
+
+    pid: int
+    start_time: int
+    boot_id: str
+    host: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """Return the identity of a process that runs here now."""
+        return cls(pid, start_time(pid) or 0, boot_id(), socket.gethostname())
+
+    @classmethod
+    def read(cls, record: Mapping[str, object], prefix: str = "") -> Identity:
+        """Return the identity that a state file or a manifest holds."""
+        return cls(
+            int(str(record.get(f"{prefix}pid", 0))),
+            int(str(record.get(f"{prefix}start_time", 0))),
+            str(record.get("boot_id", "")),
+            str(record.get("host", "")),
+        )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it was started on this machine since it was booted."""
+        return self.boot_id == boot_id() and self.host == socket.gethostname()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether exactly this process still runs here."""
+        return (
+            self.pid > 0
+            and self.start_time > 0
+            and self.is_here
+            and start_time(self.pid) == self.start_time
+        )
+
+    def record(self) -> dict[str, str | int]:
+        """Return plain values for a file."""
+        return {
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "boot_id": self.boot_id,
+            "host": self.host,
+        }
+
+
+def marked_with(prefix: str) -> Iterator[int]:
+    """Yield our own processes whose mark begins with ``<run id>/...``.
+
+    Other users' environments cannot be read, or are not ours to judge: they are
+    left out, for root too.
+    """
+    wanted = f"{MARK}={prefix}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                mine = entry.stat().st_uid == os.getuid()
+                words = (entry / "environ").read_bytes() if mine else b""
+            except OSError:
+                continue
+            marked = any(word.startswith(wanted) for word in words.split(b"\0"))
+            if marked and start_time(int(entry.name)):
+                yield int(entry.name)
