@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +29,15 @@ class Run:
         return {"id": self.id, "dir": str(self.dir)}
 
 
-def make_run(config: pytest.Config, now: datetime | None = None) -> Run:
+def make_run(config: pytest.Config) -> Run:
     """Return the run of this process: the controller's, or a new one."""
     given: dict[str, Any] = getattr(config, "workerinput", {})
     if WORKER_KEY in given:
         fixed = given[WORKER_KEY]
         return Run(fixed["id"], Path(fixed["dir"]), given["workerid"])
-    run_id = secrets.token_hex(4)
-    stamp = (now or datetime.now(timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
-    folder = config.getoption("pd_run_dir") or f"runs/{stamp}-{run_id}"
-    chosen = Path(os.path.expandvars(folder)).expanduser()
-    return Run(run_id, (config.invocation_params.dir / chosen).absolute(), "main")
+    from pytest_pd.provision.rundir import make_run_id, run_path
+
+    run_id = make_run_id()
+    chosen = config.getoption("pd_run_dir")
+    folder = Path(chosen).expanduser() if chosen else run_path(Path("runs"), run_id)
+    return Run(run_id, (config.invocation_params.dir / folder).absolute(), "main")

@@ -1,0 +1,127 @@
+"""Gathers reports of all workers: entries, verdicts, summary, exit status."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_pd.plugin.runner import LEFT_OUT
+from pytest_pd.plugin.selection import topology_of, without_verdict
+from pytest_pd.plugin.verdict import BLOCKED, INVALID, MARKUP, SHORT, verdict_of
+
+if TYPE_CHECKING:
+    from pytest_pd.plugin.session import PdSession
+
+REACHED = ("passed", "failed", INVALID)
+
+
+class Controller:
+    """Registered once per session: plain pytest or xdist's controller."""
+
+    def __init__(self, session: PdSession) -> None:
+        self.session = session
+        self.verdicts: dict[str, Counter[str]] = {}
+        self.entries = 0
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = topology_of(report.nodeid)
+        if name and (report.when == "call" or not report.passed):
+            self.verdicts.setdefault(name, Counter())[verdict_of(report)] += 1
+        entries = getattr(report, "pd_benchmarks", ())
+        if entries and self.session.config.pluginmanager.has_plugin("benchmark"):
+            from pytest_pd.report.benchmark import append_entries
+
+            append_entries(self.session.config, entries, failed=report.failed)
+            self.entries += len(entries)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
+        verdict = getattr(report, "pd_verdict", None)
+        if verdict is None or not report.failed:
+            return None
+        letter, word = SHORT[verdict]
+        return verdict, letter, (word, MARKUP[verdict])
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None]:
+        self._save_benchmarks()
+        if not self._exempt() and exitstatus in (0, 5) and self.silent():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        yield
+        self._write_verdict(int(session.exitstatus))
+
+    def _exempt(self) -> bool:
+        return bool(self.session.config.option.collectonly)
+
+    def silent(self) -> tuple[str, ...]:
+        """Return the topologies that had to reach a verdict and did not."""
+        if not self.session.was_chosen and not self.verdicts:
+            return ()
+        reached = {
+            name: sum(counts[verdict] for verdict in REACHED)
+            for name, counts in self.verdicts.items()
+        }
+        return without_verdict(self.session.selected, reached)
+
+    def _save_benchmarks(self) -> None:
+        """Save with samples, so that ``pytest-benchmark compare`` works at once."""
+        config = self.session.config
+        benchmark = config.pluginmanager.get_plugin("pytest-benchmark")
+        if benchmark is None or not self.entries or benchmark.save:
+            return
+        if config.getini("pd_save"):
+            benchmark.autosave = benchmark.autosave or self.session.run.id
+            benchmark.save_data = True
+
+    def _write_verdict(self, exitstatus: int) -> None:
+        if not self.verdicts or not self.session.run.dir.is_dir():
+            return
+        verdict = {
+            "run_id": self.session.run.id,
+            "exit_status": exitstatus,
+            "topologies": {name: dict(c) for name, c in self.verdicts.items()},
+            "without_verdict": list(self.silent()),
+        }
+        (self.session.run.dir / "verdict.json").write_text(
+            json.dumps(verdict, indent=2)
+        )
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> None:
+        for verdict in (INVALID, BLOCKED):
+            self._section(terminalreporter, verdict)
+        write = terminalreporter.write_line
+        if left := self.session.config.stash.get(LEFT_OUT, 0):
+            write(f"pd: {left} tests left out by level; --pd-level full runs all")
+        if self.verdicts and self.session.run.dir.is_dir():
+            write(f"pd: run {self.session.run.id} in {self.session.run.dir}")
+        for name in () if self._exempt() else self.silent():
+            write(f"pd: topology {name!r} reached no verdict: {self._why(name)}")
+        for complaint in self.session.complaints:
+            write(f"pd: {complaint}")
+
+    def _why(self, name: str) -> str:
+        counts = self.verdicts.get(name)
+        if not counts:
+            return "no test was selected for it (look at -m, -k and --pd-level)"
+        return ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
+
+    def _section(self, reporter: pytest.TerminalReporter, verdict: str) -> None:
+        reports = reporter.stats.get(verdict, [])
+        if not reports:
+            return
+        reporter.write_sep("=", verdict.upper(), **MARKUP[verdict])
+        for report in reports:
+            reason = str(report.longrepr).splitlines() or [""]
+            reporter.write_line(f"{report.nodeid}")
+            for line in reason[:1] if verdict == BLOCKED else reason:
+                reporter.write_line(f"    {line}")

@@ -1,0 +1,192 @@
+"""Runs items: order, levels, topologies up and down around them, reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_pd.errors import PdError, ProvisionError
+from pytest_pd.plugin.manager import TopologyManager
+from pytest_pd.plugin.marks import LEVELS, is_within, level_of, missing_facts
+from pytest_pd.plugin.verdict import judge, verdict_of
+from pytest_pd.report.redact import redact, secrets_in
+
+if TYPE_CHECKING:
+    from pytest_pd.plugin.session import PdSession
+    from pytest_pd.provision.deploy import Deployment
+
+ENTRIES = pytest.StashKey[list[dict[str, Any]]]()
+"""Benchmark entries that an item recorded; shipped on its call report."""
+
+
+def topology_name(item: pytest.Item) -> str | None:
+    """Return the topology an item is parametrized with, or None."""
+    spec = getattr(item, "callspec", None)
+    return spec.params.get("topology") if spec else None
+
+
+def needs_deployment(item: pytest.Item) -> bool:
+    """Tell whether an item needs its topology up, not only its name."""
+    return "deployment" in getattr(item, "fixturenames", ())
+
+
+def grouped(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the items with those of one topology together, order kept."""
+    order: dict[str | None, list[pytest.Item]] = {}
+    for item in items:
+        order.setdefault(topology_name(item), []).append(item)
+    return [item for group in order.values() for item in group]
+
+
+class Runner:
+    """Registered where tests run: plain pytest and every xdist worker."""
+
+    def __init__(self, session: PdSession) -> None:
+        self.session = session
+
+    @cached_property
+    def manager(self) -> TopologyManager[Deployment]:
+        from pytest_pd.plugin.bringup import Bringer
+
+        return TopologyManager(Bringer(self.session))
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        return secrets_in(os.environ)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None]:
+        yield
+        limit = config.getoption("pd_level")
+        kept, left = [], []
+        for item in grouped(items):
+            name = topology_name(item)
+            level = limit or (self.session.find(name).level if name else LEVELS[-1])
+            (kept if is_within(level_of(item), level) else left).append(item)
+        items[:] = kept
+        if left:
+            config.hook.pytest_deselected(items=left)
+            config.stash[LEFT_OUT] = len(left)
+        keep_recording_items(items)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        names = [topology_name(i) for i in session.items if needs_deployment(i)]
+        if names and not session.config.option.collectonly:
+            self.manager.expect(name for name in names if name)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        name = topology_name(item)
+        if name is None or not needs_deployment(item):
+            return (yield)
+        if not missing_facts(item, self.session.find(name).facts):
+            self.manager.prepare(name)
+        try:
+            return (yield)
+        finally:
+            self._report_teardown(item, self.manager.finished(name))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        name = topology_name(item)
+        if name is None:
+            return
+        chosen = self.session.find(name)
+        if missing := missing_facts(item, chosen.facts):
+            pytest.skip(f"topology {name!r} is not {' and not '.join(missing)}")
+        if needs_deployment(item):
+            self._check(name)
+
+    def _check(self, name: str) -> None:
+        deployment = self.manager.get(name)
+        try:
+            deployment.check_alive()
+        except ProvisionError as error:
+            self.manager.declare_broken(name, error)
+            raise
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if verdict := judge(call):
+            report.pd_verdict = verdict  # type: ignore[attr-defined]
+        if call.excinfo is not None and isinstance(call.excinfo.value, PdError):
+            report.longrepr = str(call.excinfo.value)
+        if report.when == "call":
+            report.pd_benchmarks = item.stash.get(  # type: ignore[attr-defined]
+                ENTRIES, []
+            )
+        self._tell(item, report)
+        self._redact(report)
+        return report
+
+    def _tell(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Add what JUnit and other readers want to know about this test."""
+        name = topology_name(item)
+        if name is None or (report.when != "call" and not report.failed):
+            return
+        run = self.session.run
+        item.user_properties += [
+            ("pd_verdict", verdict_of(report)),
+            ("pd_topology", name),
+            ("pd_run_id", run.id),
+            ("pd_logs", str(run.dir / name / "logs")),
+        ]
+
+    def _redact(self, report: pytest.TestReport) -> None:
+        if not self.secrets:
+            return
+        text = str(report.longrepr) if report.longrepr else ""
+        if report.failed and redact(text, self.secrets) != text:
+            report.longrepr = redact(text, self.secrets)
+        report.sections = [
+            (title, redact(body, self.secrets)) for title, body in report.sections
+        ]
+
+    def _report_teardown(self, item: pytest.Item, error: BaseException | None) -> None:
+        if error is None:
+            return
+        report = pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={},
+            outcome="failed",
+            longrepr=redact(str(error), self.secrets),
+            when="teardown",
+        )
+        item.ihook.pytest_runtest_logreport(report=report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        if "manager" in self.__dict__:
+            for error in self.manager.close():
+                self.session.complain(f"teardown: {error}")
+
+
+LEFT_OUT = pytest.StashKey[int]()
+"""How many tests the level left out, for the summary."""
+
+
+def keep_recording_items(items: list[pytest.Item]) -> None:
+    """Undo ``--benchmark-only``'s skip for tests that record benchmark entries.
+
+    pytest-benchmark knows only its own fixture and skips all other tests.
+    """
+    for item in items:
+        if "record" in getattr(item, "fixturenames", ()):
+            item.own_markers[:] = [
+                mark for mark in item.own_markers if not _is_only_skip(mark)
+            ]
+
+
+def _is_only_skip(mark: pytest.Mark) -> bool:
+    reason = str(mark.kwargs.get("reason", ""))
+    return mark.name == "skip" and "--benchmark-only active" in reason

@@ -1,0 +1,94 @@
+"""What one pytest session knows: its run, its topologies, what is up."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_pd.errors import PdError
+from pytest_pd.plugin.run import Run, make_run
+from pytest_pd.plugin.selection import Selected, hardware_in
+from pytest_pd.spec.hardware import HARDWARE
+
+if TYPE_CHECKING:
+    from pytest_pd.plugin.bringup import Choice
+
+SESSION = pytest.StashKey["PdSession"]()
+
+
+class PdSession:
+    """State of the plugin in one process: plain pytest, controller or worker."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.complaints: list[str] = []
+
+    def complain(self, text: str) -> None:
+        """Keep a line for the end of the summary."""
+        self.complaints.append(text)
+
+    @cached_property
+    def run(self) -> Run:
+        return make_run(self.config)
+
+    @property
+    def is_worker(self) -> bool:
+        return hasattr(self.config, "workerinput")
+
+    @cached_property
+    def choice(self) -> Choice:
+        """Topologies and cluster of the session.
+
+        Raises:
+            pytest.UsageError: a name or a file asks for something impossible.
+        """
+        from pytest_pd.plugin.bringup import choose
+
+        try:
+            return choose(self.config)
+        except PdError as error:
+            raise pytest.UsageError(str(error)) from error
+
+    @property
+    def was_chosen(self) -> bool:
+        """True when the user named a topology, a cluster or hardware."""
+        option = self.config.getoption
+        named = ("pd_topology", "pd_cluster", "pd_attach", "pd_rehearse")
+        return any(map(option, named)) or bool(hardware_in(option("markexpr", "")))
+
+    @property
+    def selected(self) -> tuple[Selected, ...]:
+        return self.choice.selected
+
+    def check_choice(self) -> None:
+        """Refuse a wrong name before anything is collected."""
+        if self.was_chosen:
+            self.choice  # noqa: B018
+
+    def params(self) -> list[Any]:
+        """Return the values of the ``topology`` parameter, marked by hardware."""
+        return [
+            pytest.param(
+                chosen.id,
+                id=f"topo:{chosen.id}",
+                marks=[getattr(pytest.mark, chosen.hardware)]
+                if chosen.hardware in HARDWARE
+                else [],
+            )
+            for chosen in self.selected
+        ]
+
+    def find(self, topology_id: str) -> Selected:
+        """Return what was selected under this id."""
+        return next(chosen for chosen in self.selected if chosen.id == topology_id)
+
+    def register(self, manager: pytest.PytestPluginManager) -> None:
+        """Register the parts: tests run here, or reports are gathered here."""
+        from pytest_pd.plugin.controller import Controller
+        from pytest_pd.plugin.runner import Runner
+
+        manager.register(Runner(self), "pd-runner")
+        if not self.is_worker:
+            manager.register(Controller(self), "pd-controller")

@@ -1,0 +1,141 @@
+"""Ask an OpenAI-compatible server and keep all that it said, streamed or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+COMPLETIONS = "/v1/completions"
+CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered to one request.
+
+    Attributes:
+        text: All text of the only choice.
+        events: Decoded SSE events in order; empty when not streamed.
+        done: The stream ended with ``[DONE]``; True when not streamed.
+        usage: Token counts as the server reports them; empty when it does not.
+        error: The error object of a 4xx/5xx body or of an SSE error event.
+        logprobs: Log-probability per generated token, where asked for.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    text: str = ""
+    id: str = ""
+    finish_reason: str | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    done: bool = True
+    error: Mapping[str, Any] | None = None
+    logprobs: tuple[float, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """Text split at white space: tokens of a word-level model."""
+        return self.text.split()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 200 and self.error is None and self.done
+
+
+def ask(
+    client: httpx.Client,
+    body: Mapping[str, Any],
+    *,
+    path: str = COMPLETIONS,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send one request; a stream is read to the end of the HTTP body.
+
+    Raises:
+        httpx.TransportError: no answer, or the connection broke.
+    """
+    if not body.get("stream"):
+        return _whole(client.post(path, json=dict(body), headers=headers))
+    request = client.build_request("POST", path, json=dict(body), headers=headers)
+    response = client.send(request, stream=True)
+    try:
+        if response.status_code != 200:
+            response.read()
+            return _whole(response)
+        lines = [line for line in response.iter_lines() if line.startswith("data:")]
+    finally:
+        response.close()
+    return from_events(
+        response.status_code,
+        response.headers,
+        [line.removeprefix("data:").strip() for line in lines],
+    )
+
+
+def _whole(response: httpx.Response) -> Answer:
+    try:
+        data = response.json()
+    except ValueError:
+        data = {"error": {"message": response.text, "type": "not JSON"}}
+    if response.status_code != 200 or not isinstance(data, dict):
+        error = data.get("error", data) if isinstance(data, dict) else {"message": data}
+        error = error if isinstance(error, dict) else {"message": str(error)}
+        return Answer(response.status_code, response.headers, error=error)
+    return Answer(
+        response.status_code,
+        response.headers,
+        text=_text(data),
+        id=str(data.get("id", "")),
+        finish_reason=_reason(data),
+        usage=data.get("usage") or {},
+        logprobs=_logprobs(data),
+    )
+
+
+def from_events(
+    status: int, headers: Mapping[str, str], payloads: list[str]
+) -> Answer:
+    """Put the answer together from the payloads of ``data:`` lines. Pure."""
+    events = [json.loads(text) for text in payloads if text != "[DONE]"]
+    reasons = [reason for event in events if (reason := _reason(event))]
+    usages = [event["usage"] for event in events if event.get("usage")]
+    errors = [event["error"] for event in events if event.get("error")]
+    return Answer(
+        status,
+        headers,
+        text="".join(map(_text, events)),
+        id=str(events[0].get("id", "")) if events else "",
+        finish_reason=reasons[-1] if reasons else None,
+        usage=usages[-1] if usages else {},
+        events=tuple(events),
+        done=bool(payloads) and payloads[-1] == "[DONE]",
+        error=errors[0] if errors else None,
+        logprobs=tuple(p for event in events for p in _logprobs(event)),
+    )
+
+
+def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = data.get("choices") or [{}]
+    return choices[0] if isinstance(choices[0], dict) else {}
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    choice = _choice(data)
+    part = choice.get("message") or choice.get("delta") or {}
+    return str(choice.get("text") or part.get("content") or "")
+
+
+def _reason(data: Mapping[str, Any]) -> str | None:
+    return _choice(data).get("finish_reason")
+
+
+def _logprobs(data: Mapping[str, Any]) -> tuple[float, ...]:
+    found = _choice(data).get("logprobs") or {}
+    if "token_logprobs" in found:
+        return tuple(p for p in found["token_logprobs"] if p is not None)
+    return tuple(item["logprob"] for item in found.get("content") or ())
