@@ -35,12 +35,20 @@ class SiteFacts:
             the others use; absent names are shown as themselves.
         busy: (node name, port) pairs that are taken already.
         python: Interpreter that runs our own programs on the nodes.
+        port_offset: Added to every port that no specification fixes, so that
+            topologies which start at the same moment do not meet.
     """
 
     run_dir: str = "."
+    run_id: str = "run"
     addresses: Mapping[str, str] = field(default_factory=dict)
     busy: frozenset[tuple[str, int]] = frozenset()
     python: str = "python3"
+    port_offset: int = 0
+
+
+UNKNOWN_SITE = SiteFacts()
+"""What is known before there is an allocation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ class ServicePlan:
             environment; their values are in no plan, log or command line.
         env_unset: Patterns (``DYN_*``) removed from the inherited environment.
         gpu_ids: Node-local GPU ids.
-        ranks: Global ranks that this process holds, for example of DP.
+        ranks: Ranks of the replica's world that this process holds: one per
+            GPU, or per rank where there are no GPUs.
         ports: Purpose to port: ``http``, ``side_channel``, ``metrics``.
         log: Path relative to the run directory.
         after: Services that must be ready before this one starts.

@@ -15,8 +15,9 @@ class Worker:
     """One process of one replica, placed: what an engine turns into argv.
 
     Attributes:
-        index: Position of this node inside its replica, 0 for the head.
-        count: Nodes of the replica.
+        index: Position of this process inside its replica, 0 for the head.
+        count: Processes of the replica: one per node, or one per data-parallel
+            rank where `dp_mode` is ``external``.
         address: Address that this process listens on.
         head: Address of the replica's first node.
         gpu_ids: Node-local GPU ids of this process.
@@ -24,6 +25,11 @@ class Worker:
         head_ports: The ports of the replica's first process.
         peers: Addresses of control-plane services by name, for example
             ``nats`` to ``10.0.0.1:4222``.
+        ranks: Ranks of the replica's world on this process.
+        dp_ranks: Data-parallel ranks on this process; a rank that spans
+            several processes is on each of them.
+        pool: The role's settings, this replica's own laid over them; no
+            placeholder is left in it nor in `topology`.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Worker:
     topology: TopologySpec
     site: SiteFacts
     peers: Mapping[str, str] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()
+    dp_ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,13 @@ class Launch:
     """What an engine or a router answers for one process.
 
     Attributes:
+        env: What the program itself needs; the plan lays engine.env, the
+            role's env and the node's env over it, in this order.
         endpoint: False for followers that serve no API (headless).
-        ranks: Global data-parallel ranks of this process.
+        ranks: Global data-parallel ranks that the endpoint serves.
+        metrics_port: Purpose of the port with ``/metrics``; empty for none.
+        after: Roles that must be ready before this process starts; the control
+            plane always comes first.
     """
 
     argv: tuple[str, ...]
@@ -60,6 +73,24 @@ class Launch:
     ranks: tuple[int, ...] = ()
     metrics_port: str = "http"
     notes: tuple[str, ...] = ()
+    after: tuple[Role, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What an engine promises about KV, for the expected evidence.
+
+    Attributes:
+        transfer: ``shared_storage``, ``pull`` or ``none``.
+        block_tokens: Tokens per KV block; None when it cannot be known.
+        whole_blocks: Only complete blocks are handed over.
+        true_tokens: False for engines that invent their tokens.
+    """
+
+    transfer: str = "none"
+    block_tokens: int | None = None
+    whole_blocks: bool = False
+    true_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +145,9 @@ class Engine(Protocol):
 
     def launch(self, worker: Worker) -> Launch:
         """Return argv, environment and readiness of one process."""
+
+    def handover(self, topology: TopologySpec) -> Handover:
+        """Return how KV goes from prefill to decode, for the expected evidence."""
 
     def evidence(self, topology: TopologySpec) -> EvidenceNames:
         """Return the metric names and log lines of this engine's version."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pytest_pd.spec.base import Model
+from pydantic import Field
+
+from pytest_pd.spec.base import Count, Model, Name, Positive, Seconds
 
 
 class ClusterSpec(Model):
     """A place with nodes and GPUs, reached through one backend."""
 
-    name: str
+    name: Name
     backend: Literal["local", "ssh", "slurm", "kubernetes"] = "local"
     hardware: str = "cpu"
-    nodes: int = 1
-    gpus_per_node: int = 0
-    lease_ttl_s: float = 5.0
+    nodes: Positive = 1
+    gpus_per_node: Count = 0
+    lease_ttl_s: Seconds = Field(
+        default_factory=lambda data: 5.0 if data.get("backend") == "local" else 120.0
+    )
+    models: dict[str, str] = Field(default_factory=dict)
+    images: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict)
+    node_env: dict[str, dict[str, str]] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,135 @@
+"""Which file is meant by a name, a path, a glob or a comma list?
+
+Looked up in the project (its folder ``fixtures/<kind>``), then in the folders
+that the ini file names, then among the files shipped with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pytest_pd.errors import SpecError
+
+SHIPPED = Path(__file__).resolve().parent.parent / "fixtures"
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Where to look, in this order.
+
+    Attributes:
+        project: The folder pytest calls rootdir; else the working directory.
+        ini: Folders from the ini file; each holds ``topologies/`` and its
+            siblings, or the files themselves.
+    """
+
+    project: Path = Path()
+    ini: tuple[Path, ...] = ()
+
+    def folders(self, kind: str) -> tuple[Path, ...]:
+        """Return the existing folders of `kind`, for example ``topologies``."""
+        own = (Path.cwd() / "fixtures" / kind, self.project / "fixtures" / kind)
+        named = [folder / kind for folder in self.ini] + list(self.ini)
+        found: dict[Path, None] = {}
+        for folder in (*own, *named, SHIPPED / kind):
+            if folder.is_dir():
+                found.setdefault(folder.resolve())
+        return tuple(found)
+
+
+HERE = Roots()
+"""The working directory and the shipped files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file that a word on the command line stands for.
+
+    Attributes:
+        explicit: Named by itself; False for members of a glob, which may be
+            skipped.
+    """
+
+    name: str
+    path: Path
+    explicit: bool
+
+
+def split_words(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of repeated options and comma lists, in order, once each."""
+    parts = (part.strip() for word in words for part in word.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def catalogue(kind: str, roots: Roots) -> dict[str, Path]:
+    """Return every name of `kind` with its file; the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in roots.folders(kind):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find(kind: str, words: Iterable[str], roots: Roots = HERE) -> tuple[Found, ...]:
+    """Return the files that the words stand for, in order, each once.
+
+    Args:
+        kind: ``topologies``, ``clusters``, ``workloads``, ...
+        words: Names, paths, globs, or comma lists of them.
+
+    Raises:
+        SpecError: a word stands for nothing; names the nearest.
+    """
+    known: dict[str, Path] = catalogue(kind, roots)
+    found: dict[Path, Found] = {}
+    for word in split_words(words):
+        for item in _of_word(kind, word, known, roots):
+            earlier = found.get(item.path)
+            if earlier is None or item.explicit:
+                found[item.path] = item
+    return tuple(found.values())
+
+
+def _of_word(
+    kind: str, word: str, known: dict[str, Path], roots: Roots
+) -> Sequence[Found]:
+    if word in known:
+        return [Found(word, known[word], explicit=True)]
+    if "/" in word or word.endswith((".yaml", ".yml")):
+        return [Found(Path(word).stem, _existing(word, roots), explicit=True)]
+    if any(letter in word for letter in "*?["):
+        return _of_glob(kind, word, known)
+    raise SpecError.unknown(kind.removesuffix("s").replace("ie", "y"), word, known)
+
+
+def _existing(word: str, roots: Roots) -> Path:
+    path = find_path(word, roots)
+    if path is None or not path.is_file():
+        raise SpecError(f"{word} is no file.", hint="give a name or an existing path")
+    return path
+
+
+def _of_glob(kind: str, word: str, known: dict[str, Path]) -> Sequence[Found]:
+    names = [name for name in sorted(known) if fnmatchcase(name, word)]
+    if not names:
+        raise SpecError(
+            f"{word!r} matches none of the {kind}.",
+            hint=f"one of: {', '.join(sorted(known))}",
+        )
+    return [Found(name, known[name], explicit=False) for name in names]
+
+
+def find_path(text: str, roots: Roots = HERE) -> Path | None:
+    """Return the file or folder that a path in a specification means, or None.
+
+    ``fixtures/...`` is looked up in the working directory, the project, and the
+    installed package, in this order.
+    """
+    path = Path(text).expanduser()
+    tries = [path] if path.is_absolute() else [Path.cwd() / path, roots.project / path]
+    if path.parts[:1] == ("fixtures",):
+        tries.append(SHIPPED.joinpath(*path.parts[1:]))
+    return next((each.resolve() for each in tries if each.exists()), None)
