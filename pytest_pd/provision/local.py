@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from pytest_pd.errors import ProvisionError
+from pytest_pd.installer.paths import search_path
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import Allocation, RunContext
@@ -306,7 +307,7 @@ def service_env(service: ServicePlan) -> dict[str, str]:
     Raises:
         ProvisionError: a secret is not in the harness's environment.
     """
-    env = dict(service.env)
+    env = {"PATH": search_path(), **service.env}
     for name in service.env_from_host:
         if name not in os.environ:
             raise ProvisionError(
