@@ -39,7 +39,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if not config.getoption("pd_plan"):
         return None
-    from pytest_pd.plugin.bringup import print_plans
+    from pytest_pd.plugin.choice import print_plans
 
     return print_plans(config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,9 +50,9 @@ class Runner:
 
     @cached_property
     def manager(self) -> TopologyManager[Deployment]:
-        from pytest_pd.plugin.bringup import Bringer
+        from pytest_pd.plugin.bringup import bring_up
 
-        return TopologyManager(Bringer(self.session))
+        return TopologyManager(partial(bring_up, self.session))
 
     @cached_property
     def secrets(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Runner:
         name = topology_name(item)
         if name is None or not needs_deployment(item):
             return (yield)
-        if not missing_facts(item, self.session.find(name).facts):
+        if not self._why_skip(item, name):
             self.manager.prepare(name)
         try:
             return (yield)
@@ -97,11 +97,17 @@ class Runner:
         name = topology_name(item)
         if name is None:
             return
-        chosen = self.session.find(name)
-        if missing := missing_facts(item, chosen.facts):
-            pytest.skip(f"topology {name!r} is not {' and not '.join(missing)}")
+        if reason := self._why_skip(item, name):
+            pytest.skip(reason)
         if needs_deployment(item):
             self._check(name)
+
+    def _why_skip(self, item: pytest.Item, name: str) -> str:
+        chosen = self.session.find(name)
+        if chosen.unfit and needs_deployment(item):
+            return chosen.unfit
+        missing = missing_facts(item, chosen.facts)
+        return f"topology {name!r} has not: {', '.join(missing)}" if missing else ""
 
     def _check(self, name: str) -> None:
         deployment = self.manager.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Selected:
         id: Name in test ids; rehearsals carry ``@rehearsal`` behind it.
         explicit: Named by the user without a glob: must reach a verdict.
         facts: What tests may need: ``disaggregated``, ``true_tokens``, ...
+        unfit: Why it cannot run here; its tests are skipped with that.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Selected:
     level: str
     explicit: bool
     facts: frozenset[str] = field(default_factory=frozenset)
+    unfit: str = ""
 
 
 def topology_of(nodeid: str) -> str | None:
@@ -57,17 +59,6 @@ def can_match(expression: str, hardware: str) -> bool:
         )
 
     return any(compiled.evaluate(matcher(other)) for other in (True, False))
-
-
-def split_names(given: Iterable[str]) -> tuple[str, ...]:
-    """Flatten repeated options and comma lists, each name once."""
-    words = (word.strip() for item in given for word in item.split(","))
-    return tuple(dict.fromkeys(word for word in words if word))
-
-
-def is_glob(name: str) -> bool:
-    """Tell whether a name on the command line stands for many."""
-    return any(sign in name for sign in "*?[")
 
 
 def without_verdict(

@@ -13,7 +13,7 @@ from pytest_pd.plugin.selection import Selected, hardware_in
 from pytest_pd.spec.hardware import HARDWARE
 
 if TYPE_CHECKING:
-    from pytest_pd.plugin.bringup import Choice
+    from pytest_pd.plugin.choice import Choice
 
 SESSION = pytest.StashKey["PdSession"]()
 
@@ -44,7 +44,7 @@ class PdSession:
         Raises:
             pytest.UsageError: a name or a file asks for something impossible.
         """
-        from pytest_pd.plugin.bringup import choose
+        from pytest_pd.plugin.choice import choose
 
         try:
             return choose(self.config)
