@@ -11,12 +11,16 @@ from pytest_pd.spec.topology import TopologySpec
 
 CPU_BLOCK_TOKENS = 128
 GPU_BLOCK_TOKENS = 16
+COMPUTE_TYPES = ("float32", "float16", "bfloat16")
+"""Precisions that ``--dtype`` knows; others are a matter of the weights."""
 
 
 def words(topology: TopologySpec, pool: PoolSpec) -> Iterator[str]:
     """Yield flags for everything but parallelism, KV hand-over and `args`."""
     if topology.model.tokenizer:
         yield from ("--tokenizer", topology.model.tokenizer)
+    if topology.model.precision in COMPUTE_TYPES:
+        yield from ("--dtype", topology.model.precision)
     if topology.model.revision:
         yield from ("--revision", topology.model.revision)
     if topology.engine.block_tokens:

@@ -20,6 +20,8 @@ from pytest_pd.spec.topology import TopologySpec
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "float8_e4m3fn": 1}
 """Bytes of one KV value by its type's name, where no quantization is asked for."""
 
+COMPUTE_TYPES = ("float32", "float16", "bfloat16")
+
 
 def engine_of(topology: TopologySpec) -> Engine:
     """Return the engine that the topology names.
@@ -84,9 +86,15 @@ def resolve_model(
 
 
 def kv_dtype(topology: TopologySpec) -> str | None:
-    """Return the KV type that the decode side asks for, None for the model's."""
+    """Return the KV type that is asked for, None for the one of the model's file.
+
+    KV has the type that the model computes in, unless decode names another.
+    """
     pool = topology.decode or topology.aggregated
-    return pool.kv_cache_dtype if pool else None
+    if pool and pool.kv_cache_dtype:
+        return pool.kv_cache_dtype
+    precision = topology.model.precision
+    return precision if precision in COMPUTE_TYPES else None
 
 
 def read_kv_shape(model: Path, dtype: str | None) -> KvShape | None:
