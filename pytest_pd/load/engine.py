@@ -1,0 +1,390 @@
+"""The engine: one epoll loop, no asyncio, no JSON and no allocation to speak of
+between a byte's arrival and its stamp."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
+from pytest_pd.load.connection import Connection, Exchange
+from pytest_pd.load.dispatch import Dispatcher
+from pytest_pd.load.http_message import BadHttp, Framing
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.record import Outcome
+from pytest_pd.load.target import RequestWriter, Target
+
+TICK_NS = NS // 20
+SPIN_NS = 60_000
+"""The timer wakes this early, and the loop spins for the rest: a sleeping process
+needs tens of microseconds to run again."""
+MAX_IDLE_NS = 4 * NS
+"""Common servers close a connection that was idle for 5 s."""
+BACKLOG_LIMIT = 512
+Settle = Callable[[Exchange, Outcome], tuple[Outcome, str]]
+"""Takes a finished exchange into the record; returns how it ended, and its text."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the loop saw of itself."""
+
+    connections: int = 0
+    retries: int = 0
+    most_in_flight: int = 0
+    in_flight: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+class KernelEngine:
+    """Sends requests over a pool of connections and stamps what comes back.
+
+    Args:
+        target: Where to.
+        prompts: Everything that may be sent.
+        settle: Called once per request, when the loop has nothing better to do.
+        timeout_s: Limit per request.
+
+    Raises:
+        ConnectionError: the host name does not resolve.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        prompts: Sequence[Prompt],
+        settle: Settle,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._prompts = prompts
+        self._settle = settle
+        self._timeout_ns = int(timeout_s * NS)
+        self._writer = RequestWriter(target)
+        self._address = _resolve(target)
+        self._tls = target.tls()
+        self._hostname = target.address.host
+        self._poll = select.epoll()
+        self._timer = AbsoluteTimer()
+        self._poll.register(self._timer.fd, select.EPOLLIN)
+        self._by_fd: dict[int, Connection] = {}
+        self._idle: list[tuple[int, Connection]] = []
+        self._backlog: deque[tuple[Exchange, Outcome]] = deque()
+        self._histories: dict[int, str] = {}
+        self._dispatcher: Dispatcher | None = None
+        self._next_tick_ns = 0
+        self._armed_ns = 0
+        self.offset = OffsetTracker.start()
+        self.counters = Counters()
+        self.on_tick: Callable[[Counters], None] | None = None
+
+    # -- life ---------------------------------------------------------------
+
+    def open_connections(self, count: int, timeout_s: float = 10.0) -> None:
+        """Connect beforehand, so that no request pays for it."""
+        deadline = time.monotonic_ns() + int(timeout_s * NS)
+        missing = count - len(self._idle)
+        waiting = {c.fd: c for c in (self._connect() for _ in range(missing)) if c}
+        while waiting and time.monotonic_ns() < deadline:
+            for fd, _ in self._poll.poll(0.05):
+                if (connection := waiting.get(fd)) is not None:
+                    if self._advance(connection):
+                        self._idle.append((time.monotonic_ns(), connection))
+                    if connection.is_ready or fd not in self._by_fd:
+                        del waiting[fd]
+                elif fd == self._timer.fd:
+                    self._timer.clear()
+        for connection in waiting.values():
+            self._drop(connection)
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for connection in list(self._by_fd.values()):
+            self._drop(connection)
+        self._poll.close()
+        self._timer.close()
+
+    # -- the loop -----------------------------------------------------------
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Send what `dispatcher` says until nothing is left and all is settled."""
+        self._dispatcher = dispatcher
+        self._next_tick_ns = self._armed_ns = 0
+        while self._start_due(dispatcher):
+            events = self._poll.poll(self._arm(dispatcher))
+            for fd, mask in events:
+                if fd == self._timer.fd:
+                    self._timer.clear()
+                    self._armed_ns = 0
+                elif (connection := self._by_fd.get(fd)) is not None:
+                    self._serve(connection, mask)
+            if self._backlog and (not events or len(self._backlog) > BACKLOG_LIMIT):
+                self._settle_one()
+        while self._backlog:
+            self._settle_one()
+        if self.on_tick:
+            self.on_tick(self.counters)
+
+    def _start_due(self, dispatcher: Dispatcher) -> bool:
+        """Start what is due; return whether there is anything to wait for."""
+        now = time.monotonic_ns()
+        if now >= self._next_tick_ns:
+            self._tick(now)
+        counters = self.counters
+        while (start := dispatcher.take(now, counters.in_flight)) is not None:
+            self._start(*start)
+            now = time.monotonic_ns()
+        return counters.in_flight > 0 or not dispatcher.is_over
+
+    def _arm(self, dispatcher: Dispatcher) -> float:
+        """Set the timer; return the poll time-out: 0 when there is work to do."""
+        due = dispatcher.due_ns(self.counters.in_flight)
+        wake = self._next_tick_ns
+        if due is not None and due - SPIN_NS < wake:
+            if due - SPIN_NS <= time.monotonic_ns():
+                return 0
+            wake = due - SPIN_NS
+        if wake != self._armed_ns:
+            self._timer.set(wake)
+            self._armed_ns = wake
+        return 0 if self._backlog else -1
+
+    def _tick(self, now: int) -> None:
+        self._next_tick_ns = now + TICK_NS
+        self.offset.refresh()
+        late = now - self._timeout_ns
+        for connection in list(self._by_fd.values()):
+            exchange = connection.exchange
+            if exchange is not None and exchange.sent_before_ns < late:
+                self._fail(connection, exchange, Outcome.TIMEOUT, "no end in time")
+        if self.on_tick:
+            self.on_tick(self.counters)
+
+    # -- one request --------------------------------------------------------
+
+    def _start(self, intended_ns: int, index: int) -> None:
+        prompt = self._prompts[index]
+        history = ""
+        if prompt.follows is not None:
+            history = self._histories.get(prompt.follows, "")
+        request = self._writer.write(index, prompt, history)
+        self.counters.in_flight += 1
+        self.counters.most_in_flight = max(
+            self.counters.most_in_flight, self.counters.in_flight
+        )
+        self._send(Exchange(index, intended_ns, request))
+
+    def _send(self, exchange: Exchange) -> None:
+        connection = self._reusable()
+        if connection is None:
+            exchange.sent_before_ns = time.monotonic_ns()
+            connection = self._connect()
+            if connection is None:
+                self._over(exchange, Outcome.CONNECT)
+                return
+            exchange.connections += 1
+            connection.exchange = exchange
+            return
+        try:
+            connection.send(exchange)
+        except OSError as error:
+            self._broken(connection, exchange, error)
+            return
+        self._watch_output(connection)
+
+    def _reusable(self) -> Connection | None:
+        now = time.monotonic_ns()
+        while self._idle:
+            since, connection = self._idle.pop()
+            if self._by_fd.get(connection.fd) is not connection:
+                continue  # the peer closed it meanwhile
+            if now - since < MAX_IDLE_NS:
+                return connection
+            self._drop(connection)
+        return None
+
+    def _connect(self) -> Connection | None:
+        connection = Connection(
+            self._address, tls=self._tls, server_hostname=self._hostname
+        )
+        self.counters.connections += 1
+        try:
+            connection.start()
+        except OSError:
+            connection.close()
+            return None
+        self._by_fd[connection.fd] = connection
+        connection.interest = select.EPOLLIN | select.EPOLLOUT
+        self._poll.register(connection.fd, connection.interest)
+        return connection
+
+    def _advance(self, connection: Connection) -> bool:
+        """Go on connecting; return whether the connection can be used."""
+        try:
+            is_done = connection.advance()
+        except (OSError, ssl.SSLError) as error:
+            exchange = connection.exchange
+            if exchange is None:
+                self._drop(connection)
+            else:
+                self._fail(connection, exchange, Outcome.CONNECT, str(error))
+            return False
+        self._watch_output(connection)
+        return is_done
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        exchange = connection.exchange
+        if not connection.is_ready:
+            if self._advance(connection) and exchange is not None:
+                self._send_first(connection, exchange)
+            return
+        if mask & select.EPOLLOUT:
+            self._flush(connection)
+        if mask & ~select.EPOLLOUT:
+            self._read(connection, exchange)
+
+    def _send_first(self, connection: Connection, exchange: Exchange) -> None:
+        exchange.connect_ns = connection.connect_ns
+        try:
+            connection.send(exchange)
+        except OSError as error:
+            self._broken(connection, exchange, error)
+            return
+        self._watch_output(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            is_gone = connection.flush()
+        except OSError as error:
+            if connection.exchange is not None:
+                self._broken(connection, connection.exchange, error)
+            return
+        if is_gone and connection.exchange is not None:
+            connection.exchange.sent_after_ns = time.monotonic_ns()
+        self._watch_output(connection)
+
+    def _watch_output(self, connection: Connection) -> None:
+        wanted = select.EPOLLIN
+        if connection.has_output or not connection.is_connected:
+            wanted |= select.EPOLLOUT
+        if wanted != connection.interest and connection.fd in self._by_fd:
+            connection.interest = wanted
+            self._poll.modify(connection.fd, wanted)
+
+    def _read(self, connection: Connection, exchange: Exchange | None) -> None:
+        try:
+            data, real_ns = connection.receive()
+            now = time.monotonic_ns()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if exchange is None:
+                self._drop(connection)
+            else:
+                self._broken(connection, exchange, error)
+            return
+        if not data or exchange is None:
+            self._ended(connection, exchange)
+            return
+        kernel_ns = real_ns - self.offset.offset_ns if real_ns else 0
+        try:
+            is_over = exchange.take(data, kernel_ns, now)
+        except BadHttp as error:
+            self._fail(connection, exchange, Outcome.MALFORMED, error.fact)
+            return
+        if is_over:
+            self._complete(connection, exchange, kernel_ns or now)
+
+    # -- ends ---------------------------------------------------------------
+
+    def _complete(
+        self, connection: Connection, exchange: Exchange, end_ns: int
+    ) -> None:
+        exchange.end_ns = end_ns
+        connection.exchange = None
+        assert exchange.head is not None
+        if exchange.head.keeps_open:
+            self._idle.append((time.monotonic_ns(), connection))
+        else:
+            self._drop(connection)
+        self._over(exchange, Outcome.OK)
+
+    def _ended(self, connection: Connection, exchange: Exchange | None) -> None:
+        """The peer closed, or spoke without being asked."""
+        if exchange is None:
+            self._drop(connection)
+        elif exchange.head is not None and exchange.head.framing is Framing.CLOSE:
+            self._complete(connection, exchange, time.monotonic_ns())
+        else:
+            self._broken(connection, exchange, None)
+
+    def _broken(
+        self, connection: Connection, exchange: Exchange, error: OSError | None
+    ) -> None:
+        """Send once more if an old connection died unheard, else fail."""
+        if connection.requests > 1 and not exchange.raw and not exchange.connections:
+            self.counters.retries += 1
+            self._drop(connection)
+            self._idle.clear()  # its siblings are as old
+            self._send(exchange)
+            return
+        reason = str(error) if error else "connection closed before the answer's end"
+        self._fail(connection, exchange, Outcome.DISCONNECT, reason)
+
+    def _fail(
+        self, connection: Connection, exchange: Exchange, outcome: Outcome, why: str
+    ) -> None:
+        exchange.error = why
+        self._drop(connection)
+        self._over(exchange, outcome)
+
+    def _over(self, exchange: Exchange, outcome: Outcome) -> None:
+        exchange.end_ns = exchange.end_ns or time.monotonic_ns()
+        exchange.request = b""
+        self.counters.in_flight -= 1
+        self._backlog.append((exchange, outcome))
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        if dispatcher.has_followers(exchange.index):
+            while self._backlog:  # the next turn needs the answer
+                outcome = self._settle_one()
+        dispatcher.finished(
+            exchange.index, exchange.end_ns, is_ok=outcome is Outcome.OK
+        )
+
+    def _settle_one(self) -> Outcome:
+        exchange, outcome = self._backlog.popleft()
+        outcome, text = self._settle(exchange, outcome)
+        self.counters.done += 1
+        self.counters.failed += outcome is not Outcome.OK
+        dispatcher = self._dispatcher
+        if dispatcher is not None and dispatcher.has_followers(exchange.index):
+            prompt = self._prompts[exchange.index]
+            before = ""
+            if prompt.follows is not None:
+                before = self._histories.pop(prompt.follows, "")
+            self._histories[exchange.index] = before + prompt.text + text
+        return outcome
+
+    def _drop(self, connection: Connection) -> None:
+        if self._by_fd.get(connection.fd) is connection:
+            del self._by_fd[connection.fd]
+            self._poll.unregister(connection.fd)
+        connection.exchange = None
+        connection.close()
+
+
+def _resolve(target: Target) -> tuple[int, int, int, tuple[str, int]]:
+    address = target.address
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectionError(f"{address.host}: {error}") from error
+    family, kind, proto, _, peer = found[0]
+    return family, kind, proto, (str(peer[0]), int(peer[1]))

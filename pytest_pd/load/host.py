@@ -1,0 +1,109 @@
+"""What the client's own host did while it measured."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostSample:
+    """Counters of this thread and host at one moment, in seconds."""
+
+    wall_s: float
+    cpu_s: float
+    run_queue_s: float
+    steal_s: float
+    collections: int
+
+    @classmethod
+    def take(cls) -> HostSample:
+        return cls(
+            wall_s=time.monotonic(),
+            cpu_s=time.thread_time(),
+            run_queue_s=_run_queue_s(),
+            steal_s=_steal_s(),
+            collections=sum(s["collections"] for s in gc.get_stats()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HostShare:
+    """What one load process used, and waited for, between two samples.
+
+    Attributes:
+        wall_s: Time between the samples.
+        cpu_s: CPU time of the loop.
+        cpu_share: `cpu_s` over `wall_s`.
+        run_queue_s: Time for which the loop could run and did not.
+        steal_s: Time the hypervisor took from the whole host.
+        collections: Garbage collections, 0 unless something went wrong.
+        load_average: One-minute load average of the host at the end.
+        cores: Cores this process may use.
+        peak_rss_bytes: Of the whole process.
+    """
+
+    wall_s: float
+    cpu_s: float
+    cpu_share: float
+    run_queue_s: float
+    steal_s: float
+    collections: int
+    load_average: float
+    cores: int
+    peak_rss_bytes: int
+
+    @classmethod
+    def between(cls, before: HostSample, after: HostSample) -> HostShare:
+        wall_s = after.wall_s - before.wall_s
+        cpu_s = after.cpu_s - before.cpu_s
+        return cls(
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            cpu_share=cpu_s / wall_s if wall_s else 0.0,
+            run_queue_s=after.run_queue_s - before.run_queue_s,
+            steal_s=after.steal_s - before.steal_s,
+            collections=after.collections - before.collections,
+            load_average=os.getloadavg()[0],
+            cores=len(os.sched_getaffinity(0)),
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+
+def _run_queue_s() -> float:
+    """Second field of schedstat: ns spent runnable on a run queue."""
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    try:
+        return int(path.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def _steal_s() -> float:
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+        return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """Freeze what exists and collect nothing until the block is left."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+        gc.unfreeze()

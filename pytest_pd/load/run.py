@@ -1,0 +1,148 @@
+"""The one door to the load generator: `run_load`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pytest_pd.errors import InfrastructureLost, SpecError
+from pytest_pd.load.engine import Counters
+from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.prompts import Prompt, total_output_tokens
+from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder
+from pytest_pd.load.result import Instrument, LoadResult
+from pytest_pd.load.shard import ShardOutcome, make_share, run_share
+from pytest_pd.load.target import Target
+from pytest_pd.load.validity import invalid_reasons
+
+EXTRA_EVENTS = 8
+"""Role, usage and finish events beside one per token."""
+
+
+def run_load(
+    target: Target,
+    offered: LoadPoint,
+    prompts: Sequence[Prompt],
+    *,
+    tokenizer: str = "unknown",
+    directory: Path | None = None,
+    on_tick: Callable[[Counters], None] | None = None,
+) -> LoadResult:
+    """Send `prompts` to `target` as `offered` says and return what was recorded.
+
+    Args:
+        target: OpenAI-compatible endpoint.
+        offered: How many at a time, or when.
+        prompts: Warm-up prompts first, then the measured ones.
+        tokenizer: What counted the prompts' tokens, for the record.
+        directory: Map the record into files there, so that it outlives a
+            killed process; None keeps it in memory.
+        on_tick: Called 20 times a second with the counters.
+
+    Raises:
+        SpecError: too few prompts, or a point that cannot be.
+        InfrastructureLost: the host name does not resolve.
+    """
+    _check_supply(offered, prompts)
+    started_at_s = time.time()
+    expected = total_output_tokens(prompts) + EXTRA_EVENTS * len(prompts)
+    recorder = Recorder(len(prompts), expected, directory=directory)
+    share = make_share(offered, prompts)
+    try:
+        outcome = run_share(target, share, prompts, recorder, on_tick=on_tick)
+    except ConnectionError as error:
+        raise InfrastructureLost(
+            f"{target.url} cannot be reached: {error}.", hint="check the host name"
+        ) from error
+    result = LoadResult(
+        point=offered,
+        url=target.url,
+        model=target.model,
+        endpoint=target.endpoint,
+        tokenizer=tokenizer,
+        started_at_s=started_at_s,
+        requests=recorder.requests,
+        columns={name: c[: recorder.used] for name, c in recorder.columns.items()},
+        texts=bytes(recorder.texts),
+        errors=recorder.errors,
+        instrument=describe_instrument(recorder.requests, recorder.columns, [outcome]),
+    )
+    return replace(result, reasons=tuple(invalid_reasons(result)))
+
+
+def _check_supply(offered: LoadPoint, prompts: Sequence[Prompt]) -> None:
+    wanted = offered.warmup + (offered.requests or 1)
+    if len(prompts) < wanted:
+        raise SpecError(
+            f"{len(prompts)} prompts cannot feed {offered.warmup} warm-up and "
+            f"{offered.requests or 1} measured requests.",
+            hint=f"make {wanted} prompts",
+        )
+
+
+def _quantiles(values: Array, *shares: float) -> list[float]:
+    if not len(values):
+        return [0.0 for _ in shares]
+    found = np.quantile(values, shares, method="inverted_cdf")
+    return [float(value) / 1e9 for value in found]
+
+
+def events_of(rows: Array) -> Array:
+    """Return the indices of all events of `rows`, in order."""
+    counts = rows["event_count"].astype("i8")
+    firsts = np.repeat(rows["event_start"] - np.cumsum(counts) + counts, counts)
+    return firsts + np.arange(len(firsts))
+
+
+def describe_instrument(
+    requests: Array,
+    columns: Mapping[str, Array],
+    outcomes: Sequence[ShardOutcome],
+    engine: str = "kernel",
+) -> Instrument:
+    """Return what the client knows of its own error."""
+    rows = requests[
+        (requests["phase"] == Phase.MEASURED) & (requests["outcome"] > Outcome.NOT_SENT)
+    ]
+    events = events_of(rows)
+    flags, lags = columns["flags"][events], columns["lag_ns"][events]
+    is_content = (flags & Event.CONTENT) != 0
+    contents = max(int(is_content.sum()), 1)
+    user = int((is_content & ((flags & Event.USER_STAMP) != 0)).sum())
+    shared = int((is_content & ((flags & Event.COALESCED) != 0)).sum())
+    send_lag = _quantiles(rows["sent_before_ns"] - rows["intended_ns"], 0.5, 0.99)
+    width = _quantiles(rows["sent_after_ns"] - rows["sent_before_ns"], 0.5, 0.99)
+    read_lag = _quantiles(lags[is_content].astype("i8"), 0.5, 0.99, 1.0)
+    hosts = [outcome.host for outcome in outcomes]
+    counters = [outcome.counters for outcome in outcomes]
+    source = "kernel" if user == 0 else "user" if user == contents else "mixed"
+    return Instrument(
+        engine=engine,
+        stamp_source=source,
+        user_stamp_share=user / contents,
+        coalesced_share=shared / contents,
+        send_lag_p50_s=send_lag[0],
+        send_lag_p99_s=send_lag[1],
+        send_width_p50_s=width[0],
+        send_width_p99_s=width[1],
+        read_lag_p50_s=read_lag[0],
+        read_lag_p99_s=read_lag[1],
+        read_lag_max_s=read_lag[2],
+        cpu_share=max(host.cpu_share for host in hosts),
+        cpu_s=sum(host.cpu_s for host in hosts),
+        run_queue_s=sum(host.run_queue_s for host in hosts),
+        steal_s=max(host.steal_s for host in hosts),
+        load_average=max(host.load_average for host in hosts),
+        cores=max(host.cores for host in hosts),
+        collections=sum(host.collections for host in hosts),
+        clock_steps=sum(outcome.clock_steps for outcome in outcomes),
+        connections_opened=sum(c.connections for c in counters),
+        retries=sum(c.retries for c in counters),
+        most_in_flight=sum(c.most_in_flight for c in counters),
+        shards=len(outcomes),
+        peak_rss_bytes=sum(host.peak_rss_bytes for host in hosts),
+    )

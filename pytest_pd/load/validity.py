@@ -1,0 +1,81 @@
+"""When a load run cannot carry a conclusion, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pytest_pd.load.record import Array, Event, Outcome
+from pytest_pd.load.result import LoadResult
+
+MIN_ACHIEVED_SHARE = 0.9
+"""Of the requested rate, over the span in which requests were sent."""
+
+
+def invalid_reasons(result: LoadResult) -> Iterator[str]:
+    """Yield one sentence per reason; nothing for a run that holds."""
+    rows = result.rows()
+    ok = rows[rows["outcome"] == Outcome.OK]
+    if not len(rows):
+        yield "no request was measured"
+        return
+    missing = int(np.isin(rows["outcome"], (Outcome.NOT_SENT, Outcome.IN_FLIGHT)).sum())
+    if missing:
+        yield f"{missing} of {len(rows)} requests are unaccounted for"
+    if not len(ok):
+        yield f"none of {len(rows)} requests succeeded: {result.counts()}"
+        return
+    if empty := result.counts().get("no_output", 0):
+        yield f"{empty} requests brought no output token"
+    if result.instrument.clock_steps:
+        yield f"the realtime clock was set {result.instrument.clock_steps} times"
+    yield from _too_few(result, rows)
+    if result.point.is_open:
+        yield from _late(result, rows, ok)
+
+
+def _too_few(result: LoadResult, rows: Array) -> Iterator[str]:
+    point = result.point
+    if point.is_open or point.concurrency is None:
+        return
+    wanted = point.min_waves * point.concurrency
+    if len(rows) < wanted:
+        yield (
+            f"{len(rows)} requests are fewer than {point.min_waves} x concurrency "
+            f"{point.concurrency}: no steady state"
+        )
+    reached = result.instrument.most_in_flight
+    if reached < min(point.concurrency, len(rows)):
+        yield f"only {reached} of {point.concurrency} streams were ever in flight"
+
+
+def _late(result: LoadResult, rows: Array, ok: Array) -> Iterator[str]:
+    """Coordinated omission: a client that sends late measures something else."""
+    sent = rows[rows["sent_before_ns"] > 0]
+    late_s = result.instrument.send_lag_p99_s
+    ttft_s = median_ttft_s(result, ok)
+    limit_s = result.point.max_lateness_share * ttft_s
+    if late_s > limit_s:
+        yield (
+            f"requests were sent late: p99 {late_s * 1e3:.3g} ms is above "
+            f"{result.point.max_lateness_share:.0%} of the median TTFT "
+            f"{ttft_s * 1e3:.3g} ms"
+        )
+    span = np.ptp(sent["intended_ns"]) if len(sent) > 1 else 0
+    actual = np.ptp(sent["sent_before_ns"]) if len(sent) > 1 else 0
+    if span and span / max(actual, 1) < MIN_ACHIEVED_SHARE:
+        yield f"only {span / actual:.0%} of the requested rate was reached"
+
+
+def median_ttft_s(result: LoadResult, rows: Array) -> float:
+    """Return the median time to first token from the actual send, in seconds."""
+    firsts = []
+    for row in rows:
+        start = int(row["event_start"])
+        part = slice(start, start + int(row["event_count"]))
+        is_content = (result.columns["flags"][part] & Event.CONTENT) != 0
+        if is_content.any():
+            first = result.columns["stamp_ns"][part][is_content.argmax()]
+            firsts.append(int(first) - int(row["sent_before_ns"]))
+    return float(np.median(firsts)) / 1e9 if firsts else 0.0

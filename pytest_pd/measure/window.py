@@ -1,0 +1,63 @@
+"""The part of a run in which the offered load was really on the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_pd.load.record import Array
+from pytest_pd.load.result import LoadResult
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of monotonic ns.
+
+    Attributes:
+        start_ns, end_ns: Its ends.
+        is_steady: The full load was on for all of it.
+    """
+
+    start_ns: int
+    end_ns: int
+    is_steady: bool
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+def steady_window(result: LoadResult) -> Window:
+    """Return the span between ramp-up and ramp-down.
+
+    Closed loop: from the send that first filled all streams to the last send, after
+    which streams run dry. Open loop: from the first to the last send. If that is no
+    span at all, the whole run, marked as not steady.
+    """
+    rows = result.rows()
+    sent = np.sort(rows["sent_before_ns"][rows["sent_before_ns"] > 0])
+    if not len(sent):
+        return Window(0, 0, is_steady=False)
+    streams = 1 if result.point.is_open else result.point.concurrency or 1
+    if len(sent) > streams and sent[-1] > sent[streams - 1]:
+        return Window(int(sent[streams - 1]), int(sent[-1]), is_steady=True)
+    return Window(int(sent[0]), int(rows["end_ns"].max()), is_steady=False)
+
+
+def tokens_in(result: LoadResult, rows: Array, edges_ns: Array) -> Array:
+    """Return output tokens between each pair of `edges_ns`, float, shape (n - 1,).
+
+    An event counts as the tokens it said it brought, else as its request's tokens
+    divided evenly over its events.
+    """
+    total = np.zeros(len(edges_ns) - 1)
+    for row in rows:
+        stamps, _, _, tokens = result.content(row)
+        if not len(stamps):
+            continue
+        weights = tokens.astype(float)
+        if weights.sum() != row["output_tokens"]:
+            weights[:] = row["output_tokens"] / len(stamps)
+        total += np.histogram(stamps, bins=edges_ns, weights=weights)[0]
+    return total
