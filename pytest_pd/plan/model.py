@@ -79,6 +79,8 @@ class ReadyPlan:
         budget_s: Seconds from start after which waiting ends.
         stall_s: Seconds without any new log line or stage after which it ends.
         stages: (regular expression, name) pairs that mark progress in the log.
+        body: Regular expression that an ``http`` answer must match as well, with
+            ``.`` for every character; empty when the status says it all.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class ReadyPlan:
     budget_s: float = 600.0
     stall_s: float = 300.0
     stages: tuple[tuple[str, str], ...] = ()
+    body: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ POLICIES = (
     "consistent_hash",
     "sticky_least_loaded",
 )
+NEUTRAL = {"least_loaded": "sticky_least_loaded", "kv": "kv_aware"}
+"""Neutral policy names that the router has under another name."""
+
 NO_KEY = "none"
 """The router wants some key as soon as it addresses ranks; engines ignore it."""
 
@@ -48,8 +51,8 @@ class VllmRouter:
         """Refuse unknown policies and mixed numbers of ranks; return notes."""
         router = topology.router
         policy = router.policy if router else None
-        if policy is not None and policy not in POLICIES:
-            raise SpecError.unknown("router.policy", policy, POLICIES)
+        if policy is not None and NEUTRAL.get(policy, policy) not in POLICIES:
+            raise SpecError.unknown("router.policy", policy, (*POLICIES, *NEUTRAL))
         if topology.kv_transfer is not None and "nixl" not in (
             topology.kv_transfer.connector.lower()
         ):
@@ -93,14 +96,15 @@ def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     yield (router.executable if router else None) or "vllm-router"
     yield from _workers(endpoints)
     yield from ("--host", worker.address, "--port", str(worker.ports["http"]))
-    yield from ("--policy", (router.policy if router else None) or "consistent_hash")
+    policy = (router.policy if router else None) or "consistent_hash"
+    yield from ("--policy", NEUTRAL.get(policy, policy))
     if (ranks := _ranks(endpoints)) > 1:
         yield from ("--intra-node-data-parallel-size", str(ranks), "--api-key", NO_KEY)
     yield from ("--prometheus-host", worker.address)
     yield from ("--prometheus-port", str(worker.ports["metrics"]))
     yield from ("--worker-startup-check-interval", "1")
     yield from ("--health-check-interval-secs", "5", "--log-level", "debug")
-    yield from router.args if router else ()
+    yield from worker.pool.args
 
 
 def _workers(endpoints: Sequence[Endpoint]) -> Iterator[str]:
