@@ -7,10 +7,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pytest_pd.spec.base import Count, Model, Name, Positive, Seconds
+from pytest_pd.spec.site_slurm import SlurmSite
+from pytest_pd.spec.site_ssh import FabricSite, SshSite
 
 
 class ClusterSpec(Model):
-    """A place with nodes and GPUs, reached through one backend."""
+    """A place with nodes and GPUs, reached through one backend.
+
+    Attributes:
+        fabric: Which network interfaces engines and collectives use.
+        slurm: Read when the backend is ``slurm``; `ssh` alike.
+    """
 
     name: Name
     backend: Literal["local", "ssh", "slurm", "kubernetes"] = "local"
@@ -24,4 +31,7 @@ class ClusterSpec(Model):
     images: dict[str, str] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict)
     node_env: dict[str, dict[str, str]] = Field(default_factory=dict)
+    fabric: FabricSite | None = None
+    slurm: SlurmSite | None = None
+    ssh: SshSite | None = None
     config: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,81 @@
+"""What a cluster file can say about a Slurm site; every habit is a switch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pytest_pd.spec.base import Model, Positive, Seconds
+
+
+class ContainerSite(Model):
+    """How steps enter a container (pyxis).
+
+    Attributes:
+        image: Image, or path of a squashfs file; a topology's image wins.
+        mounts: ``SOURCE:TARGET[:FLAGS]``; the run directory is always mounted.
+        squashfs_dir: Shared folder that images are imported to, once each;
+            None leaves the import to pyxis, once per node.
+        flags: Further options, for example ``--no-container-mount-home``.
+    """
+
+    image: str | None = None
+    mounts: tuple[str, ...] = ()
+    squashfs_dir: str | None = None
+    workdir: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+class SlurmSite(Model):
+    """Options of ``sbatch`` and ``srun`` as this site wants them.
+
+    Attributes:
+        constraint: Node feature expression; not sent when the site has none.
+        time_limit_min: Wall time of the job.
+        queue_budget_s: How long a job may wait for its start.
+        exclusive: Whole nodes; switch off where the site refuses it.
+        gpus_by: Option that asks for GPUs; ``none`` where nodes come whole.
+        gres: Name of the GPU resource, ``gpu`` or with a type ``gpu:h100``.
+        cpus_per_node: CPUs to ask for; None takes what exclusive nodes have.
+        whole_memory: Ask for all memory of a node (``--mem=0``).
+        segment: Nodes per block (``--segment``, Slurm 24.05 and later);
+            ``all`` puts the whole topology into one NVLink domain.
+        mpi: Plug-in for steps, ``pmix`` or ``none``; None leaves the default.
+        cpu_bind: Steps are not bound to a CPU subset unless asked.
+        address: What services listen on: the address or the name of a node as
+            Slurm knows it, or ``interface:NAME``.
+        shared_dir: Folder that all nodes see; a run directory outside of it is
+            refused. None leaves it to the nodes to say what they see.
+        job_id: Run inside this allocation; else ``SLURM_JOB_ID`` if
+            `inside_allocation`, else a job of our own.
+        python: Interpreter on the nodes, 3.6 or later.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    constraint: str | None = None
+    time_limit_min: Positive = 60
+    queue_budget_s: Seconds = 3600.0
+    exclusive: bool = True
+    gpus_by: Literal["gres", "gpus-per-node", "none"] = "gres"
+    gres: str = "gpu"
+    cpus_per_node: Positive | None = None
+    whole_memory: bool = False
+    segment: Positive | Literal["all"] | None = None
+    mpi: str | None = None
+    cpu_bind: str | None = "none"
+    nodelist: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    container: ContainerSite | None = None
+    address: str = Field(
+        default="node_addr", pattern=r"^(node_addr|node_name|interface:[\w.-]+)$"
+    )
+    shared_dir: str | None = None
+    inside_allocation: bool = True
+    job_id: str | None = Field(default=None, pattern=r"^\d+$")
+    python: str = "python3"
+    sbatch_flags: tuple[str, ...] = ()
+    srun_flags: tuple[str, ...] = ()
