@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.identity import identity_of
-from pytest_pd.plan.layout import Layout, lay_out, node_names
+from pytest_pd.plan.layout import Layout, lay_out
 from pytest_pd.plan.model import (
     UNKNOWN_SITE,
     DeploymentPlan,
@@ -226,7 +226,7 @@ def _router_node(context: _Context, layout: Layout, spec: RouterSpec) -> int:
                 return ours[0]
         case _:
             pass
-    return resolve_node(spec.node, node_names(context.cluster), "router")
+    return resolve_node(spec.node, context.cluster.node_names, "router")
 
 
 def _start_worker(

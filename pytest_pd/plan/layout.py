@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_pd.errors import SpecError
@@ -33,7 +33,7 @@ def lay_out(topology: TopologySpec, cluster: ClusterSpec, engine: Engine) -> Lay
         SpecError: they do not fit; says what each role needs and what there is.
     """
     replicas = tuple(_replicas(topology, cluster, engine))
-    gpus = [cluster.gpus_per_node] * cluster.nodes
+    gpus = cluster.node_gpus
     pack = topology.placement.pack
     mode = topology.placement.roles_share_nodes
     firm: dict[bool, SpecError] = {}
@@ -53,7 +53,7 @@ def lay_out(topology: TopologySpec, cluster: ClusterSpec, engine: Engine) -> Lay
 def _replicas(
     topology: TopologySpec, cluster: ClusterSpec, engine: Engine
 ) -> Iterator[Replica]:
-    names = node_names(cluster)
+    names = cluster.node_names
     for role, pool in pools(topology):
         for number in range(pool.replicas):
             own = pool.worker(number)
@@ -80,11 +80,6 @@ def pools(topology: TopologySpec) -> Iterator[tuple[Role, PoolSpec]]:
         pool: PoolSpec | None = getattr(topology, role.value)
         if pool is not None:
             yield role, pool
-
-
-def node_names(cluster: ClusterSpec) -> Mapping[str, int]:
-    """Return what nodes may be called in a specification."""
-    return {f"node{index}": index for index in range(cluster.nodes)}
 
 
 def _pins(pool: PoolSpec, number: int) -> tuple[tuple[NodeRef, ...], tuple[int, ...]]:

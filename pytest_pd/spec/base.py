@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(  # noqa: TRY004
+            f"write {str(value).lower()!r} in quotes: programs disagree on the "
+            "spelling of booleans"
+        )
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _words(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(  # noqa: TRY004
+            "a list of words is wanted: no shell reads them, so text is not split"
+        )
+    return value
+
+
+Word = Annotated[str, BeforeValidator(_word)]
+"""Text; numbers are taken as they are written, booleans refused."""
+
+Args = Annotated[tuple[Word, ...], BeforeValidator(_words)]
+Env = dict[str, Word]
 
 
 class Model(BaseModel):

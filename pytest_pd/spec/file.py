@@ -1,153 +1,31 @@
-"""The only reader of YAML: strict, with file, line and path in every refusal.
-
-Scalars follow the YAML 1.2 core schema: ``off`` and ``no`` are words, ``12:30``
-is text and not 750, ``1e5`` is a number.
-"""
+"""The only reader of specification files: a path to checked, frozen models."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.base import Model
 from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.document import Document, parse_document, read_document
 from pytest_pd.spec.explain import explain
 from pytest_pd.spec.topology import TopologySpec
+from pytest_pd.spec.variant import unfold
+
+__all__ = [
+    "Document",
+    "build",
+    "parse_document",
+    "read_cluster",
+    "read_document",
+    "read_topologies",
+    "read_topology",
+]
 
 M = TypeVar("M", bound=Model)
-Place = tuple[Hashable, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader with the scalars of YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$", "-+0123456789"),
-    (
-        "float",
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-        "-+0123456789.",
-    ),
-    ("merge", r"^(?:<<)$", "<"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """Plain data of one file, and the line on which each key or item stands."""
-
-    path: Path
-    data: Any
-    lines: Mapping[Place, int]
-
-    def where(self, place: Place) -> str:
-        """Return ``file:line`` of the nearest enclosing key of `place`."""
-        while place and place not in self.lines:
-            place = place[:-1]
-        return f"{self.path}:{self.lines.get(place, 1)}"
-
-
-def read_document(path: Path) -> Document:
-    """Read one YAML file into plain data.
-
-    Raises:
-        SpecError: no such file, not YAML, or a key given twice in one mapping
-            (with both lines).
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not UTF-8 text.") from error
-    return parse_document(text, path)
-
-
-def parse_document(text: str, path: Path) -> Document:
-    """Turn YAML text into plain data; `path` is only for messages."""
-    loader = _Loader(text)
-    lines: dict[Place, int] = {}
-    try:
-        node = loader.get_single_node()
-        data = None if node is None else _plain(loader, node, (), lines, path)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SpecError(f"{path}{line}: not YAML: {problem}.") from error
-    finally:
-        loader.dispose()
-    return Document(path, data, lines)
-
-
-def _plain(
-    loader: _Loader,
-    node: yaml.Node,
-    place: Place,
-    lines: dict[Place, int],
-    path: Path,
-) -> Any:
-    lines.setdefault(place, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(loader, item, (*place, index), lines, path)
-            for index, item in enumerate(node.value)
-        ]
-    if isinstance(node, yaml.MappingNode):
-        _refuse_duplicates(node, place, path)
-        loader.flatten_mapping(node)
-        return _mapping(loader, node, place, lines, path)
-    return loader.construct_object(node)
-
-
-def _mapping(
-    loader: _Loader,
-    node: yaml.MappingNode,
-    place: Place,
-    lines: dict[Place, int],
-    path: Path,
-) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)
-        inner = (*place, key)
-        lines[inner] = key_node.start_mark.line + 1
-        found[key] = _plain(loader, value_node, inner, lines, path)
-    return found
-
-
-def _refuse_duplicates(node: yaml.MappingNode, place: Place, path: Path) -> None:
-    seen: dict[str, int] = {}
-    for key_node, _ in node.value:
-        line = key_node.start_mark.line + 1
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise SpecError(f"{path}:{line}: a key must be a word.")
-        key = key_node.value
-        if key in seen and key != "<<":
-            dotted = ".".join(map(str, (*place, key)))
-            raise SpecError(
-                f"{path}: key {dotted!r} is given twice, on lines {seen[key]} "
-                f"and {line}.",
-                hint="keep one of them; a plain YAML reader would keep the last",
-                where=f"{path}:{line}",
-            )
-        seen[key] = line
 
 
 def build(document: Document, model: type[M]) -> M:
@@ -165,9 +43,29 @@ def build(document: Document, model: type[M]) -> M:
         raise explain(error, model, document) from None
 
 
-def read_topology(path: Path | str) -> TopologySpec:
-    """Read one topology file."""
-    return build(read_document(Path(path)), TopologySpec)
+def read_topologies(path: Path | str) -> tuple[TopologySpec, ...]:
+    """Read every topology of one file: its base, variants and matrix points."""
+    documents = unfold(read_document(Path(path)))
+    return tuple(build(document, TopologySpec) for document in documents.values())
+
+
+def read_topology(path: Path | str, name: str | None = None) -> TopologySpec:
+    """Read one topology of a file: the base, or the variant called `name`.
+
+    The file's own name stands for its base too, whatever its ``name:`` says.
+
+    Raises:
+        SpecError: the file has no such topology, or something in it is wrong.
+    """
+    path = Path(path)
+    document = read_document(path)
+    documents = unfold(document)
+    wanted = next(iter(documents)) if name in (None, path.stem) else str(name)
+    if wanted not in documents:  # catalogues call a file's base by its stem
+        documents = unfold(document, base_name=path.stem)
+    if wanted not in documents:
+        raise SpecError.unknown(f"{path}: topology", wanted, documents)
+    return build(documents[wanted], TopologySpec)
 
 
 def read_cluster(path: Path | str) -> ClusterSpec:

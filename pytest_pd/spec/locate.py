@@ -6,13 +6,22 @@ that the ini file names, then among the files shipped with the package.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pytest_pd.errors import SpecError
+from pytest_pd.spec.document import read_document
+from pytest_pd.spec.variant import unfold
 
+_SINGULAR = {
+    "topologies": "topology",
+    "clusters": "cluster",
+    "workloads": "workload",
+    "evals": "eval",
+}
 SHIPPED = Path(__file__).resolve().parent.parent / "fixtures"
 
 
@@ -40,15 +49,18 @@ class Roots:
         return tuple(found)
 
 
+_UNFOLDS = re.compile(r"^(variants|matrix|abstract)\s*:", re.MULTILINE)
+
 HERE = Roots()
 """The working directory and the shipped files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One file that a word on the command line stands for.
+    """One specification that a word on the command line stands for.
 
     Attributes:
+        name: For `read_topology`: the file's stem, or one of its variants.
         explicit: Named by itself; False for members of a glob, which may be
             skipped.
     """
@@ -64,13 +76,26 @@ def split_words(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
-def catalogue(kind: str, roots: Roots) -> dict[str, Path]:
-    """Return every name of `kind` with its file; the first folder wins."""
+def catalogue(kind: str, roots: Roots = HERE) -> dict[str, Path]:
+    """Return every name of `kind` with its file; the first folder wins.
+
+    A topology file may hold several names: its variants and matrix points.
+    """
     found: dict[str, Path] = {}
     for folder in roots.folders(kind):
         for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
+            for name in names_in(path) if kind == "topologies" else (path.stem,):
+                found.setdefault(name, path)
     return found
+
+
+def names_in(path: Path) -> tuple[str, ...]:
+    """Return what the topologies of a file are called on the command line."""
+    # files without variants are by far the most: they need not be parsed
+    if not _UNFOLDS.search(path.read_text(encoding="utf-8", errors="replace")):
+        return (path.stem,)
+    base, *others = unfold(read_document(path), base_name=path.stem)
+    return (base, *others)
 
 
 def find(kind: str, words: Iterable[str], roots: Roots = HERE) -> tuple[Found, ...]:
@@ -83,13 +108,13 @@ def find(kind: str, words: Iterable[str], roots: Roots = HERE) -> tuple[Found, .
     Raises:
         SpecError: a word stands for nothing; names the nearest.
     """
-    known: dict[str, Path] = catalogue(kind, roots)
-    found: dict[Path, Found] = {}
+    known = catalogue(kind, roots)
+    found: dict[tuple[str, Path], Found] = {}
     for word in split_words(words):
         for item in _of_word(kind, word, known, roots):
-            earlier = found.get(item.path)
-            if earlier is None or item.explicit:
-                found[item.path] = item
+            key = (item.name, item.path.resolve())
+            if key not in found or item.explicit:
+                found[key] = item
     return tuple(found.values())
 
 
@@ -99,10 +124,18 @@ def _of_word(
     if word in known:
         return [Found(word, known[word], explicit=True)]
     if "/" in word or word.endswith((".yaml", ".yml")):
-        return [Found(Path(word).stem, _existing(word, roots), explicit=True)]
+        path = _existing(word, roots)
+        names = _named_by_path(path) if kind == "topologies" else (path.stem,)
+        return [Found(name, path, explicit=True) for name in names]
     if any(letter in word for letter in "*?["):
         return _of_glob(kind, word, known)
-    raise SpecError.unknown(kind.removesuffix("s").replace("ie", "y"), word, known)
+    raise SpecError.unknown(_SINGULAR.get(kind, kind), word, known)
+
+
+def _named_by_path(path: Path) -> tuple[str, ...]:
+    """A file by its path means its base, or all it has when it has no base."""
+    names = names_in(path)
+    return (path.stem,) if path.stem in names else names
 
 
 def _existing(word: str, roots: Roots) -> Path:

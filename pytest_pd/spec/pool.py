@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Count, Model, Name, Port, Positive
+from pytest_pd.spec.base import Args, Count, Env, Model, Name, Port, Positive
 
 DpMode = Literal["internal", "external", "hybrid"]
 NodeRef = Count | Name
@@ -94,8 +94,8 @@ class WorkerSpec(Model):
     ep: Positive | None = None
     gpus_per_replica: Positive | None = None
     nodes_per_replica: Positive | None = None
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    args: Args = ()
+    env: Env = Field(default_factory=dict)
     image: str | None = None
     log: str | None = None
     faults: tuple[dict[str, Any], ...] = ()
@@ -147,8 +147,8 @@ class PoolSpec(Model):
     nodes_per_replica: Positive | None = None
     dp_mode: DpMode = "internal"
     visible_gpus: Literal["own", "node"] = "own"
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    args: Args = ()
+    env: Env = Field(default_factory=dict)
     env_from_host: tuple[str, ...] = ()
     config: dict[str, Any] = Field(default_factory=dict)
     image: str | None = None

@@ -6,162 +6,59 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Model, Name, Port, Positive, Seconds
-from pytest_pd.spec.pool import NodeRef, PoolSpec, ResourceSpec, WorkerSpec
+from pytest_pd.spec.base import Model, Name, Positive
+from pytest_pd.spec.engine import EngineSpec, KvMemberSpec, KvTransferSpec, ModelSpec
+from pytest_pd.spec.extra import (
+    BudgetSpec,
+    EvalSpec,
+    IdentitySpec,
+    PlacementSpec,
+    ProfilingSpec,
+    SetupSpec,
+    SoftwareSpec,
+)
+from pytest_pd.spec.front import AffinitySpec, ControlPlaneSpec, RouterSpec
+from pytest_pd.spec.pool import PoolSpec, WorkerSpec
 
 __all__ = [
+    "AffinitySpec",
     "BudgetSpec",
     "ControlPlaneSpec",
     "EngineSpec",
+    "KvMemberSpec",
     "KvTransferSpec",
     "ModelSpec",
     "PlacementSpec",
     "PoolSpec",
     "Positive",
     "RouterSpec",
+    "SloSpec",
     "TopologySpec",
     "WorkerSpec",
 ]
 
 
-class ModelSpec(Model):
-    """Which weights are served, and under which name.
+class SloSpec(Model):
+    """Latency targets that goodput is counted under."""
 
-    Attributes:
-        path: Folder, or hub name; ``fixtures/...`` is looked up in the project
-            and then in the installed package.
-        ref: Alias that the cluster file's ``models:`` turns into a path.
-    """
-
-    path: str = ""
-    served_name: str
-    ref: str | None = None
-    precision: str | None = None
-    revision: str | None = None
-    tokenizer: str | None = None
-
-    @model_validator(mode="after")
-    def _is_somewhere(self) -> Self:
-        if not self.path and not self.ref:
-            raise ValueError("give path, or ref with an entry in the cluster's models")
-        return self
-
-
-class EngineSpec(Model):
-    """Which engine, and what all of its roles share.
-
-    Attributes:
-        block_tokens: Tokens per KV block; None leaves it to the engine.
-    """
-
-    kind: str
-    executable: str | None = None
-    version: str | None = None
-    image: str | None = None
-    block_tokens: Positive | None = None
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
-    config: dict[str, Any] = Field(default_factory=dict)
-    faults: tuple[dict[str, Any], ...] = ()
-
-
-class KvMemberSpec(Model):
-    """One member of a composite connector."""
-
-    connector: str
-    backend: str | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-
-
-class KvTransferSpec(Model):
-    """How KV goes from prefill to decode.
-
-    Attributes:
-        backend: Transport under the connector: ``UCX``, ``NIXL``.
-        path: Folder of shared-storage connectors.
-        connectors: Members of a composite connector, in order.
-        buffer_tokens: Tokens that the transceiver holds; 0 is zero-copy.
-    """
-
-    connector: str
-    backend: str | None = None
-    path: str | None = None
-    runtime: str | None = None
-    connectors: tuple[KvMemberSpec, ...] = ()
-    buffer_tokens: int | None = Field(default=None, ge=0)
-    timeout_ms: Positive | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-
-
-class RouterSpec(Model):
-    """What stands in front of the workers."""
-
-    kind: str
-    replicas: Positive = 1
-    balancer: str | None = None
-    port: Port | None = None
-    ports: dict[str, Port] = Field(default_factory=dict)
-    policy: str | None = None
-    node: NodeRef | None = None
-    executable: str | None = None
-    image: str | None = None
-    mounts: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
-    config: dict[str, Any] = Field(default_factory=dict)
-    session_affinity: dict[str, Any] | None = None
-    resources: ResourceSpec = ResourceSpec()
-    log: str = "logs/{name}.log"
-    faults: tuple[dict[str, Any], ...] = ()
-
-
-class ControlPlaneSpec(Model):
-    """Services that workers and routers find each other through.
-
-    Attributes:
-        services: Names, started in this order: ``etcd``, ``nats``.
-    """
-
-    services: tuple[str, ...]
-    node: NodeRef | None = None
-    ports: dict[str, Port] = Field(default_factory=dict)
-    nats_max_payload_mb: Positive | None = None
-    args: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    image: str | None = None
-
-
-class PlacementSpec(Model):
-    """Where processes go.
-
-    Attributes:
-        pack: Fill a node before the next one is opened; else spread.
-        roles_share_nodes: ``off``: prefill and decode never share a node;
-            ``auto``: only if there are too few nodes; ``preferred``: whenever
-            they fit; ``required``: refuse what does not fit on shared nodes.
-        gpus_per_node: GPUs of a node when the plan is made without a cluster.
-        same_nvlink_domain: Both roles must lie in one NVLink domain.
-    """
-
-    pack: bool = True
-    roles_share_nodes: Literal["off", "auto", "preferred", "required"] = "auto"
-    gpus_per_node: Positive | None = None
-    same_nvlink_domain: bool = False
-
-
-class BudgetSpec(Model):
-    """Seconds for each stage; a stage without a number keeps its default."""
-
-    queue_s: Seconds | None = None
-    setup_s: Seconds | None = None
-    ready_s: Seconds | None = None
-    stall_s: Seconds | None = None
-    tests_s: Seconds | None = None
-    teardown_s: Seconds | None = None
-    allocation_s: Seconds | None = None
+    ttft_ms: float | None = Field(default=None, gt=0)
+    tpot_ms: float | None = Field(default=None, gt=0)
+    itl_ms: float | None = Field(default=None, gt=0)
+    e2e_ms: float | None = Field(default=None, gt=0)
 
 
 class TopologySpec(Model):
-    """A named set of pools behind one router."""
+    """A named set of pools behind one router.
+
+    Attributes:
+        hardware: Kind of machine, or several that the same file is meant for.
+        encode: Reserved for a third phase; refused until it is supported.
+        workloads: Names of workload files, or workloads written out; they go
+            with the shape, so that a variant can replace them.
+        level: How much is tested by default: ``quick`` on CPU, else ``standard``.
+        determinism: ``exact``: the same prompt gives the same tokens on every
+            deployment; ``floor``: up to a measured floor. Default by hardware.
+    """
 
     name: Name
     description: str = ""
@@ -172,10 +69,18 @@ class TopologySpec(Model):
     prefill: PoolSpec | None = None
     decode: PoolSpec | None = None
     aggregated: PoolSpec | None = None
+    encode: dict[str, Any] | None = None
     router: RouterSpec | None = None
     control_plane: ControlPlaneSpec | None = None
     placement: PlacementSpec = PlacementSpec()
     budgets: BudgetSpec = BudgetSpec()
+    workloads: tuple[str | dict[str, Any], ...] = ()
+    evals: tuple[str | EvalSpec, ...] = ()
+    slo: SloSpec | None = None
+    identity: IdentitySpec = IdentitySpec()
+    software: dict[str, SoftwareSpec] = Field(default_factory=dict)
+    setup: SetupSpec | None = None
+    profiling: ProfilingSpec | None = None
     level: Literal["quick", "standard", "full"] = Field(
         default_factory=lambda data: (
             "quick" if data.get("hardware") == "cpu" else "standard"
@@ -193,8 +98,20 @@ class TopologySpec(Model):
         one = isinstance(self.hardware, str)
         return (self.hardware,) if one else tuple(self.hardware)  # type: ignore[return-value]
 
+    @property
+    def performance_only(self) -> bool:
+        """Whether answers are bent on purpose: forced acceptance of drafts."""
+        pools = (self.prefill, self.decode, self.aggregated)
+        return any(
+            pool.speculative and pool.speculative.forced_acceptance
+            for pool in pools
+            if pool
+        )
+
     @model_validator(mode="after")
     def _roles_are_whole(self) -> Self:
+        if self.encode is not None:
+            raise ValueError("an encode role is not supported yet; the name is kept")
         if (self.prefill is None) != (self.decode is None):
             missing = "decode" if self.decode is None else "prefill"
             raise ValueError(
