@@ -1,1 +1,1 @@
-
+"""What running services say: readiness, metrics, logs, evidence."""

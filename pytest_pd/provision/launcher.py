@@ -247,7 +247,9 @@ class Launcher:
 
     def complain(self, text: str) -> None:
         """Say it where the user looks: in the log of the service."""
-        os.write(2, f"pytest-pd launcher: ERROR {text}\n".encode("utf-8", "replace"))
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        line = f"{stamp} ERROR pytest-pd launcher: {text}\n"
+        os.write(2, line.encode("utf-8", "replace"))
 
     def started(self) -> None:
         record = {

@@ -1,0 +1,95 @@
+"""The running thing: what the session fixture yields to every suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_pd.errors import ProcessDied
+from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
+from pytest_pd.probe.evidence import Snapshot, take_snapshot
+from pytest_pd.probe.logs import LogError, first_error, tail
+from pytest_pd.provision.base import Process
+from pytest_pd.provision.lease import LeaseHolder
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A topology that is up.
+
+    Attributes:
+        processes: By service name; empty when it was attached by URL.
+        timings: Seconds of each stage of bring-up: ``allocate``, ``start``,
+            ``ready:<service>``, ``first_token``, ``total``.
+        attached: It was up before this run and stays up after it.
+        lease: None when somebody else holds it.
+    """
+
+    plan: DeploymentPlan
+    run_id: str
+    run_dir: Path
+    processes: Mapping[str, Process] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    attached: bool = False
+    lease: LeaseHolder | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL that clients use."""
+        return self.plan.url
+
+    @property
+    def logs(self) -> Mapping[str, Path]:
+        return {name: process.log for name, process in self.processes.items()}
+
+    def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
+        """Return the endpoints of one role, in replica order."""
+        return self.plan.of_role(role)
+
+    def evidence(self) -> Snapshot:
+        """Scrape every service now and note the length of every log."""
+        return take_snapshot(self.plan.endpoints, self.logs)
+
+    def check_alive(self) -> None:
+        """Return at once if every service runs.
+
+        Raises:
+            ProcessDied: one has ended; with the first error over all logs.
+            InfrastructureLost: the lease is not held any more.
+        """
+        raise_if_dead(self.processes, "while it was needed")
+        if self.lease is not None:
+            self.lease.check()
+
+
+def raise_if_dead(processes: Mapping[str, Process], when: str) -> None:
+    """Raise `ProcessDied` if any service has ended; any exit counts, 0 too."""
+    codes = {name: process.exit_code() for name, process in processes.items()}
+    dead = {name: code for name, code in codes.items() if code is not None}
+    if dead:
+        logs = {name: process.log for name, process in processes.items()}
+        raise died(dead, logs, when)
+
+
+def died(dead: Mapping[str, int], logs: Mapping[str, Path], when: str) -> ProcessDied:
+    """Return the error that tells of a death: codes, first error, end of the log."""
+    names = ", ".join(f"{name!r} {describe_code(code)}" for name, code in dead.items())
+    first = first_error(logs)
+    culprit = first.service if first and first.service in dead else next(iter(dead))
+    lines = [f"{names} {when}.", *_about(first), f"  end of the log of {culprit}:"]
+    lines += [f"    {line}" for line in tail(logs[culprit])] or ["    (empty)"]
+    return ProcessDied(
+        "\n".join(lines),
+        hint=first.cause if first and first.cause else "",
+        where=logs[culprit],
+    )
+
+
+def describe_code(code: int) -> str:
+    """Return ``exited with code 1`` or ``was killed by signal 9``."""
+    return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+
+
+def _about(first: LogError | None) -> list[str]:
+    return [f"  {first}"] if first else []
