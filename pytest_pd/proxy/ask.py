@@ -34,8 +34,9 @@ _NOT_FOR_PREFILL = frozenset(
 
 
 class Transfer(StrEnum):
-    """How KV goes from prefill to decode."""
+    """How KV goes from prefill to decode; none: there is no prefill stage."""
 
+    NONE = "none"
     SHARED_STORAGE = "shared_storage"
     PULL = "pull"
     AUTO = "auto"
@@ -75,6 +76,8 @@ def single_stage_reason(ask: Ask, transfer: Transfer) -> str:
     worker has to compute the prompt itself. Several prompts in one request come
     back with the KV parameters of one of them, which are wrong for the others.
     """
+    if transfer is Transfer.NONE:
+        return "no_prefill"
     if ask.fields is None:
         return "unreadable_body"
     if wants_prompt_logprobs(ask.fields):

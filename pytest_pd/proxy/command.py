@@ -10,6 +10,7 @@ Examples:
       --rate-limit 40 --max-concurrent 100
   pytest-pd proxy --prefill-url http://n0:8087@0 http://n0:8087@1 \\
       --decode-url http://n1:8087@0 http://n1:8087@1   # one rank each
+  pytest-pd proxy --transfer none --decode-url http://a:8000 http://b:8000
   pytest-pd proxy ... --fault '{"kind": "bypass_prefill", "after": 10}'
 """
 
@@ -47,9 +48,9 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     for role in ("prefill", "decode"):
         add(
             f"--{role}-url",
-            required=True,
             nargs="+",
             action="extend",
+            default=[],
             metavar="URL",
             help=urls.format(role),
         )
@@ -60,7 +61,8 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
         "--transfer",
         choices=[*map(str, Transfer)],
         default=str(Transfer.AUTO),
-        help="how KV goes over; auto asks for kv_transfer_params and uses what comes",
+        help="how KV goes over; auto asks for kv_transfer_params and uses what comes; "
+        "none: decode workers alone (%(default)s)",
     )
     add("--api-key-env", metavar="NAME", help="variable with a key for the workers")
     add("--log-level", choices=_LEVELS, default="info")
@@ -133,6 +135,7 @@ def make_options(args: argparse.Namespace) -> ProxyOptions:
     Raises:
         SpecError: a URL, fault or variable is not what it should be.
     """
+    _check_roles(args)
     return ProxyOptions(
         prefill=_addresses("--prefill-url", args.prefill_url),
         decode=_addresses("--decode-url", args.decode_url),
@@ -157,6 +160,18 @@ def make_options(args: argparse.Namespace) -> ProxyOptions:
         faults=tuple(fault for text in args.fault for fault in _faults(text)),
         allow_faults=args.allow_faults,
     )
+
+
+def _check_roles(args: argparse.Namespace) -> None:
+    if not args.decode_url:
+        raise SpecError("There is no decode worker.", hint="--decode-url URL")
+    if bool(args.prefill_url) == (args.transfer == Transfer.NONE):
+        raise SpecError(
+            f"--transfer {args.transfer} does not go with "
+            f"{len(args.prefill_url)} prefill worker(s).",
+            hint="two stages need --prefill-url and a transfer; "
+            "one stage needs --transfer none and no --prefill-url",
+        )
 
 
 def _addresses(option: str, texts: list[str]) -> tuple[Address, ...]:

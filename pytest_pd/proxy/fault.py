@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any
+from dataclasses import dataclass
 
 from pytest_pd.errors import SpecError
 
-KINDS: Mapping[str, str] = {
-    "bypass_prefill": "send the request to a decode worker alone",
-    "pin_worker": "always choose the worker number `worker` of `role`",
-    "drop_worker": "never choose the worker number `worker` of `role`",
-    "ignore_session": "hash the request's own id instead of the session",
-    "prefill_decodes": "let the prefill worker generate the whole answer too",
-    "kv_params_dropped": "do not pass kv_transfer_params on",
-    "kv_params_stale": "pass the kv_transfer_params of an earlier request on",
-    "kv_late": "wait `seconds` between prefill and decode",
-    "status": "answer with `status` at once",
-    "sse_error": "end the stream by an error event after `at` tokens",
-    "cut": "cut the client's connection after `at` tokens",
-    "no_done": "leave out [DONE]",
-    "duplicate_token": "send the token number `at` twice",
-    "missing_token": "leave out the token number `at`",
-    "empty_first": "send an event with empty text before the first token",
-    "bundle": "send tokens in bundles of `size`",
-    "usage_wrong": "add 1 to usage.completion_tokens",
-    "stall": "wait `seconds` before the token number `at`",
-    "metrics_frozen": "/metrics stays as it was",
-    "metrics_doubled": "/metrics shows every number twice as big",
-    "ready_lie": "/readiness and /health say that all is well",
-    "exit": "end the process with `status` at the token number `at`",
+KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "bypass_prefill": ("send the request to a decode worker alone", ()),
+    "pin_worker": (
+        "always choose worker number `worker` of `role`",
+        ("role", "worker"),
+    ),
+    "drop_worker": (
+        "never choose worker number `worker` of `role`",
+        ("role", "worker"),
+    ),
+    "ignore_session": ("hash the request's id instead of the session", ()),
+    "prefill_decodes": ("let the prefill worker generate the whole answer too", ()),
+    "kv_params_dropped": ("do not pass kv_transfer_params on", ()),
+    "kv_params_stale": ("pass the kv_transfer_params of the request before on", ()),
+    "kv_late": ("wait `seconds` between prefill and decode", ("seconds",)),
+    "status": ("answer with `status` at once", ("status",)),
+    "sse_error": ("end the stream by an error event before token `at`", ("at",)),
+    "cut": ("cut the client's connection before token `at`", ("at",)),
+    "no_done": ("leave out [DONE]", ()),
+    "duplicate_token": ("send token `at` twice", ("at",)),
+    "missing_token": ("leave out token `at`", ("at",)),
+    "empty_first": ("send an event with empty text before the first token", ()),
+    "bundle": ("send tokens in bundles of `size`", ("size",)),
+    "usage_wrong": ("add 1 to usage.completion_tokens", ()),
+    "stall": ("wait `seconds` before token `at`", ("at", "seconds")),
+    "exit": ("end the process with `status` before token `at`", ("at", "status")),
+    "metrics_frozen": ("/metrics stays as it was", ()),
+    "metrics_doubled": ("/metrics shows every number twice as big", ()),
+    "ready_lie": ("/readiness and /health say that all is well", ()),
 }
+"""Kind to effect and to the options that it has besides after, every and count.
+
+Token numbers count from 0 and exist in streams only."""
+
+_COMMON = ("kind", "after", "every", "count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,8 @@ class Fault:
     Attributes:
         kind: A name in `KINDS`.
         after: Requests let through before the first that suffers.
-        count: Requests that suffer; None for all from then on.
+        every: From then on each n-th suffers.
+        count: Requests that suffer; None for no end.
         role: ``prefill`` or ``decode``, for faults of the choice of workers.
         worker: Number of the worker, in the order of the command line, from 0.
         status: HTTP status, or exit code.
@@ -54,6 +64,7 @@ class Fault:
 
     kind: str
     after: int = 0
+    every: int = 1
     count: int | None = None
     role: str = "decode"
     worker: int = 0
@@ -64,8 +75,10 @@ class Fault:
 
     def falls_on(self, number: int) -> bool:
         """Return whether request `number`, from 0, suffers."""
-        last = None if self.count is None else self.after + self.count
-        return self.after <= number and (last is None or number < last)
+        passed = number - self.after
+        if passed < 0 or passed % self.every:
+            return False
+        return self.count is None or passed // self.every < self.count
 
 
 def parse_faults(text: str | bytes) -> tuple[Fault, ...]:
@@ -88,40 +101,34 @@ def parse_faults(text: str | bytes) -> tuple[Fault, ...]:
 def _fault(item: object) -> Fault:
     if not isinstance(item, dict) or not isinstance(item.get("kind"), str):
         raise SpecError(
-            "A fault is not an object with a 'kind'.",
+            f"A fault is an object with a 'kind'; this is {item!r}.",
             hint=f"one of: {', '.join(sorted(KINDS))}",
         )
-    if item["kind"] not in KINDS:
-        raise SpecError.unknown("fault", item["kind"], KINDS)
-    known = {field.name for field in fields(Fault)}
-    for key, value in item.items():
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise SpecError(
-                f"Fault {item['kind']!r} has an unknown key {key!r}.",
-                hint=f"did you mean {near[0]!r}?"
-                if near
-                else f"one of: {sorted(known)}",
-            )
-        _check_type(item["kind"], key, value)
+    kind = item["kind"]
+    if kind not in KINDS:
+        raise SpecError.unknown("fault", kind, KINDS)
+    known = (*_COMMON, *KINDS[kind][1])
+    for name, value in item.items():
+        if name not in known:
+            raise SpecError.unknown(f"option of {kind}", name, known)
+        if not _fits(name, value):
+            raise SpecError(f"Fault {kind!r}: {name!r} cannot be {value!r}.")
     return Fault(**item)
 
 
-def _check_type(kind: str, key: str, value: object) -> None:
-    if key in ("kind", "role"):
-        right = isinstance(value, str) and (
-            key == "kind" or value in ("prefill", "decode")
-        )
-    elif key == "seconds":
-        right = _is_number(value, int | float)
-    else:
-        right = _is_number(value, int) or (key == "count" and value is None)
-    if not right:
-        raise SpecError(f"Fault {kind!r}: {key} cannot be {value!r}.")
-
-
-def _is_number(value: object, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value >= 0
+def _fits(name: str, value: object) -> bool:
+    if name == "kind":
+        return True
+    if name == "role":
+        return value in ("prefill", "decode")
+    if isinstance(value, bool):
+        return False
+    if name == "seconds":
+        return isinstance(value, int | float) and 0 <= value < float("inf")
+    if name == "count" and value is None:
+        return True
+    least = 1 if name in ("every", "count", "size") else 0
+    return isinstance(value, int) and value >= least
 
 
 NOTHING: Mapping[str, Fault] = {}
@@ -166,5 +173,5 @@ class FaultTable:
     def stands(self, kind: str) -> bool:
         """Return whether a fault that belongs to no request is in force."""
         return any(
-            fault.kind == kind and fault.falls_on(self._seen) for fault in self._faults
+            fault.kind == kind and fault.after <= self._seen for fault in self._faults
         )

@@ -38,7 +38,7 @@ class TokenBucket:
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens >= 1.0:
+        if self._tokens >= 1.0 - 1e-9:  # rounding is not a reason to refuse
             self._tokens -= 1.0
             return 0.0
         return (1.0 - self._tokens) / self._rate

@@ -44,7 +44,11 @@ class Pages:
 
     async def readiness(self, request: web.Request) -> web.Response:
         """Return 200 when each role has a worker that is up, with the counts."""
-        lacking = [str(role) for role, pool in self.pools.items() if not pool.healthy()]
+        lacking = [
+            str(role)
+            for role, pool in self.pools.items()
+            if pool.workers and not pool.healthy()
+        ]
         if self.faults.stands("ready_lie"):
             lacking = []
         body: dict[str, object] = {"status": "not_ready" if lacking else "ready"}

@@ -17,8 +17,15 @@ POINTS_PER_WORKER = 128
 class Policy(Protocol):
     """Chooses one worker of those that may be chosen."""
 
-    def pick(self, candidates: Sequence[Worker], key: bytes) -> Worker:
-        """Return one of `candidates` (at least one) for a routing `key`."""
+    def pick(
+        self, candidates: Sequence[Worker], key: bytes, *, again: bool = False
+    ) -> Worker:
+        """Return one of `candidates` (at least one) for a routing `key`.
+
+        Args:
+            again: This request has already been tried on a worker that is no
+                longer among the candidates.
+        """
 
 
 class RoundRobin:
@@ -33,11 +40,21 @@ class RoundRobin:
     def __init__(self, turn: int = 0) -> None:
         self._turn = turn
         self._numbers = count()
+        self._number = 0
 
-    def pick(self, candidates: Sequence[Worker], key: bytes) -> Worker:
-        """Return the next in turn; `key` is not looked at."""
-        number = next(self._numbers)
-        shift = number // self._turn if self._turn else 0
+    def pick(
+        self, candidates: Sequence[Worker], key: bytes, *, again: bool = False
+    ) -> Worker:
+        """Return the next in turn; `key` is not looked at.
+
+        A second try takes no turn: else, of two workers, the sick one would get
+        every first try.
+        """
+        number = self._number if again else next(self._numbers)
+        self._number = number
+        # With a worker missing, a shift in the middle of a round favours one.
+        whole = self._turn and self._turn % len(candidates) == 0
+        shift = number // self._turn if whole else 0
         return candidates[(number + shift) % len(candidates)]
 
 
@@ -47,11 +64,13 @@ class LeastLoaded:
     def __init__(self) -> None:
         self._ties = RoundRobin()
 
-    def pick(self, candidates: Sequence[Worker], key: bytes) -> Worker:
+    def pick(
+        self, candidates: Sequence[Worker], key: bytes, *, again: bool = False
+    ) -> Worker:
         """Return a least busy worker; `key` is not looked at."""
         fewest = min(worker.active for worker in candidates)
         idle = [worker for worker in candidates if worker.active == fewest]
-        return self._ties.pick(idle, key)
+        return self._ties.pick(idle, key, again=again)
 
 
 class ConsistentHash:
@@ -71,7 +90,9 @@ class ConsistentHash:
         self._hashes = [point for point, _ in points]
         self._owners = [owner for _, owner in points]
 
-    def pick(self, candidates: Sequence[Worker], key: bytes) -> Worker:
+    def pick(
+        self, candidates: Sequence[Worker], key: bytes, *, again: bool = False
+    ) -> Worker:
         """Return the candidate that owns `key`."""
         start = bisect_right(self._hashes, hash_64(key))
         allowed = set(candidates)

@@ -113,7 +113,7 @@ class Stage:
             candidates = tried[-1:]
         if exchange.faults:
             candidates = _misrouted(exchange.faults, self.pool, candidates)
-        worker = self.pool.policy.pick(candidates, key)
+        worker = self.pool.policy.pick(candidates, key, again=bool(tried))
         exchange.served_by[self.pool.role] = worker.name
         self.metrics.decisions.add(self.policy_name, self.pool.role, worker.name)
         self.metrics.stage_requests[self.pool.role].add(worker.name)

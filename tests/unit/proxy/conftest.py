@@ -84,6 +84,11 @@ class FakeWorker:
     seen: list[Seen] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    runner: web.AppRunner | None = None
+
+    async def die(self):
+        """Close the port and every connection, as a killed process would."""
+        await self.runner.cleanup()
 
     @property
     def url(self):
@@ -122,6 +127,7 @@ class FakeWorker:
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await runner.setup()
+        self.runner = runner
         try:
             await web.TCPSite(runner, "127.0.0.1", self.port).start()
             self.port = runner.addresses[0][1]
