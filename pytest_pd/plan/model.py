@@ -108,6 +108,10 @@ class ServicePlan:
         ports: Purpose to port: ``http``, ``side_channel``, ``metrics``.
         log: Path relative to the run directory.
         after: Services that must be ready before this one starts.
+        env_source: Which part of the specification each variable comes from.
+        files: Path below the run directory to text that must be there before
+            the service starts.
+        shm_gib: Size of ``/dev/shm``; `rdma_devices` alike for containers.
     """
 
     name: str
@@ -129,6 +133,10 @@ class ServicePlan:
     cpus: int | None = None
     memory_gib: float | None = None
     stop_grace_s: float = 10.0
+    env_source: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    shm_gib: float | None = None
+    rdma_devices: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,11 @@ class DeploymentPlan:
         engine: Registered engine name; `router` alike.
         notes: Sentences for the person reading the plan: what differs from an
             old recipe, what was derived.
+        budgets_s: Stage (``queue``, ``setup``, ``ready``, ``tests``,
+            ``teardown``) to seconds, in the order of a run.
+        performance_only: Tokens are bent on purpose (forced acceptance): no
+            verdict on correctness or accuracy.
+        disk_bytes: Logs, and KV files of shared storage; weights not counted.
     """
 
     name: str
@@ -216,6 +229,8 @@ class DeploymentPlan:
     rehearsal: bool = False
     disk_bytes: int = 0
     notes: tuple[str, ...] = ()
+    budgets_s: Mapping[str, float] = field(default_factory=dict)
+    performance_only: bool = False
 
     @property
     def url(self) -> str:
@@ -226,6 +241,17 @@ class DeploymentPlan:
     @property
     def gpus(self) -> int:
         return sum(node.gpus_used for node in self.nodes)
+
+    @property
+    def gpus_held(self) -> int:
+        """GPUs of all nodes of the plan, idle ones too."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours if every budget but the queue's is used up, idle GPUs too."""
+        held_s = sum(s for stage, s in self.budgets_s.items() if stage != "queue")
+        return self.gpus_held * held_s / 3600
 
     def of_role(self, role: Role) -> tuple[Endpoint, ...]:
         """Return the endpoints of one role, in replica order."""

@@ -83,3 +83,34 @@ def _text(text: str, fill: Callable[[str, bool], str]) -> str:
         return before + fill(name, False) + after
 
     return _NAME.sub(one, text)
+
+
+_UNFILLED = re.compile(r"<(?=[^>]*[A-Z_ -])[A-Za-z][\w -]*>")
+
+
+def refuse_unfilled(values: Any, where: str) -> None:
+    """Refuse ``<your-model-path>``, which recipes leave for the reader to fill.
+
+    Raises:
+        SpecError: a whole word is such a gap.
+    """
+
+    def look(text: str) -> None:
+        if gap := _UNFILLED.fullmatch(text.partition("=")[2] or text):
+            raise SpecError(
+                f"{where}: {gap.group()} was never filled in.",
+                hint="write the value, or one of the placeholders in braces",
+            )
+
+    _each_text(values, look)
+
+
+def _each_text(value: Any, look: Callable[[str], None]) -> None:
+    if isinstance(value, str):
+        look(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _each_text(item, look)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _each_text(item, look)

@@ -14,7 +14,9 @@ FIRST_PORT = {
     "side_channel": 5600,
     "metrics": 29000,
     "nats": 4222,
+    "nats_http": 8222,
     "etcd": 2379,
+    "etcd_peer": 2380,
 }
 """Where the ladder of a purpose begins; any other purpose begins at 20000."""
 

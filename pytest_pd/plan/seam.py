@@ -62,6 +62,8 @@ class Launch:
         metrics_port: Purpose of the port with ``/metrics``; empty for none.
         after: Roles that must be ready before this process starts; the control
             plane always comes first.
+        files: Path below the run directory to text the program reads: an engine
+            configuration. Its argv names it as ``{run_dir}/path``, filled in.
     """
 
     argv: tuple[str, ...]
@@ -74,6 +76,7 @@ class Launch:
     metrics_port: str = "http"
     notes: tuple[str, ...] = ()
     after: tuple[Role, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

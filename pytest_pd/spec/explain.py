@@ -21,8 +21,10 @@ class Placed(Protocol):
 
 def explain(error: ValidationError, model: type[Model], source: Placed) -> SpecError:
     """Return one error for all refusals of a file, the first one foremost."""
-    told = list(dict.fromkeys(_tell(e, model, source) for e in error.errors()))
-    first = error.errors()[0]
+    # a default that waits for a wrong value is no mistake of its own
+    wrong = [e for e in error.errors() if e["type"] != "default_factory_not_called"]
+    told = list(dict.fromkeys(_tell(e, model, source) for e in wrong))
+    first = wrong[0]
     return SpecError(
         "\n".join(fact for fact, _ in told),
         hint="; ".join(dict.fromkeys(hint for _, hint in told if hint)),
