@@ -23,6 +23,7 @@ pytest_plugins = (
     "pytest_pd.fixtures.topology",
     "pytest_pd.fixtures.ask",
     "pytest_pd.fixtures.record",
+    "pytest_pd.fixtures.witness",
 )
 
 

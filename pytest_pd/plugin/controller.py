@@ -74,9 +74,10 @@ class Controller:
         """Save with samples, so that ``pytest-benchmark compare`` works at once."""
         config = self.session.config
         benchmark = config.pluginmanager.get_plugin("pytest-benchmark")
-        if benchmark is None or not self.entries or benchmark.save:
+        if benchmark is None or not self.entries:
             return
-        if config.getini("pd_save"):
+        self.session.choice  # noqa: B018  read now: machine_info tells of the cluster
+        if not benchmark.save and config.getini("pd_save"):
             benchmark.autosave = benchmark.autosave or self.session.run.id
             benchmark.save_data = True
 

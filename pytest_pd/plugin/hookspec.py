@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_pd.plan.model import DeploymentPlan
-    from pytest_pd.provision.deploy import Deployment
+    from pytest_pd.provision.deployment import Deployment
 
 
 @pytest.hookspec(firstresult=True)

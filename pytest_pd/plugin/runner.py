@@ -17,7 +17,7 @@ from pytest_pd.report.redact import redact, secrets_in
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
-    from pytest_pd.provision.deploy import Deployment
+    from pytest_pd.provision.deployment import Deployment
 
 ENTRIES = pytest.StashKey[list[dict[str, Any]]]()
 """Benchmark entries that an item recorded; shipped on its call report."""
@@ -64,7 +64,8 @@ class Runner:
     ) -> Generator[None]:
         yield
         limit = config.getoption("pd_level")
-        kept, left = [], []
+        kept: list[pytest.Item] = []
+        left: list[pytest.Item] = []
         for item in grouped(items):
             name = topology_name(item)
             level = limit or (self.session.find(name).level if name else LEVELS[-1])

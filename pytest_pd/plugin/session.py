@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,22 @@ class PdSession:
     def find(self, topology_id: str) -> Selected:
         """Return what was selected under this id."""
         return next(chosen for chosen in self.selected if chosen.id == topology_id)
+
+    def machine_info(self) -> dict[str, Any] | None:
+        """Describe the cluster, without host names; None if no topology is used."""
+        if "choice" not in self.__dict__:
+            return None
+        cluster = self.choice.cluster
+        return {
+            "cluster": cluster.name,
+            "backend": cluster.backend,
+            "hardware": cluster.hardware,
+            "nodes": cluster.nodes,
+            "gpus_per_node": cluster.gpus_per_node,
+            "python_version": platform.python_version(),
+            "machine": platform.machine(),
+            "cpu_count": os.cpu_count(),
+        }
 
     def register(self, manager: pytest.PytestPluginManager) -> None:
         """Register the parts: tests run here, or reports are gathered here."""

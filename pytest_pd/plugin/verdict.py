@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pd.errors import InvalidRun
+from pytest_pd.errors import InvalidRun, PdError
 
 INVALID = "invalid"
 BLOCKED = "blocked"
@@ -16,7 +16,7 @@ SHORT = {INVALID: ("I", "INVALID"), BLOCKED: ("B", "BLOCKED")}
 MARKUP = {INVALID: {"purple": True}, BLOCKED: {"yellow": True}}
 
 
-class Blocked(Exception):
+class Blocked(PdError):
     """The topology of this test broke before; the first test tells the story."""
 
 

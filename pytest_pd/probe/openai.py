@@ -97,9 +97,7 @@ def _whole(response: httpx.Response) -> Answer:
     )
 
 
-def from_events(
-    status: int, headers: Mapping[str, str], payloads: list[str]
-) -> Answer:
+def from_events(status: int, headers: Mapping[str, str], payloads: list[str]) -> Answer:
     """Put the answer together from the payloads of ``data:`` lines. Pure."""
     events = [json.loads(text) for text in payloads if text != "[DONE]"]
     reasons = [reason for event in events if (reason := _reason(event))]

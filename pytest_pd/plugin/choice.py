@@ -1,0 +1,211 @@
+"""From the words on the command line to topologies and a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from pytest_pd.errors import SpecError
+from pytest_pd.plan.model import DeploymentPlan, Role
+from pytest_pd.plugin.selection import DEFAULT, Selected, can_match, hardware_in
+from pytest_pd.provision.compose import engine_of, plan_deployment, router_of
+from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.file import read_cluster, read_topology
+from pytest_pd.spec.locate import Found, Roots, catalogue, find
+from pytest_pd.spec.topology import TopologySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a session runs on.
+
+    Attributes:
+        specs: Topology id to specification, in the order of `selected`.
+        plans: Topology id to plan, before any allocation.
+        cluster: Where they run.
+    """
+
+    selected: tuple[Selected, ...]
+    specs: Mapping[str, TopologySpec]
+    plans: Mapping[str, DeploymentPlan]
+    cluster: ClusterSpec
+    roots: Roots
+
+    def id_of(self, spec: TopologySpec) -> str:
+        """Return the id under which `spec` was selected."""
+        return next(name for name, each in self.specs.items() if each is spec)
+
+
+def choose(config: pytest.Config) -> Choice:
+    """Read what the options, the ini file and the environment ask for.
+
+    Raises:
+        SpecError: an unknown name, a file that cannot be read, hardware that
+            the cluster has not.
+    """
+    roots = Roots(config.rootpath, tuple(config.getini("pd_topology_path")))
+    cluster = choose_cluster(config, roots)
+    selected: list[Selected] = []
+    specs: dict[str, TopologySpec] = {}
+    plans: dict[str, DeploymentPlan] = {}
+    for found in wanted(config, roots, cluster):
+        spec = read_topology(found.path)
+        plan = plan_deployment(spec, cluster, roots=roots)
+        chosen = select(found, spec, plan, cluster)
+        selected.append(chosen)
+        specs[chosen.id], plans[chosen.id] = spec, plan
+    return Choice(tuple(selected), specs, plans, cluster, roots)
+
+
+def choose_cluster(config: pytest.Config, roots: Roots) -> ClusterSpec:
+    """Return the cluster: option, ini file, ``PD_CLUSTER``, else ``local``."""
+    name = (
+        config.getoption("pd_cluster")
+        or config.getini("pd_cluster")
+        or os.environ.get("PD_CLUSTER")
+        or "local"
+    )
+    (found,) = find("clusters", [name], roots)
+    return read_cluster(found.path)
+
+
+def wanted(
+    config: pytest.Config, roots: Roots, cluster: ClusterSpec
+) -> Sequence[Found]:
+    """Return the topology files: those named, those of ``-m HARDWARE``, default."""
+    names = config.getoption("pd_topology")
+    if names:
+        return find("topologies", names, roots)
+    marks = hardware_in(config.getoption("markexpr", "") or "")
+    if not marks:
+        return find("topologies", [DEFAULT], roots)
+    return of_hardware(config.getoption("markexpr"), roots, cluster)
+
+
+def of_hardware(expression: str, roots: Roots, cluster: ClusterSpec) -> Sequence[Found]:
+    """Return every topology that ``-m EXPRESSION`` can mean and the cluster fits."""
+    found = []
+    for name, path in catalogue("topologies", roots).items():
+        spec = read_topology(path)
+        if can_match_any(expression, spec) and fits(spec, cluster):
+            found.append(Found(name, path, explicit=False))
+    if not found:
+        raise SpecError(
+            f"no topology for -m {expression!r} fits cluster {cluster.name!r} "
+            f"({cluster.hardware}, {cluster.nodes} nodes).",
+            hint="choose another with --cluster, or try --rehearse",
+        )
+    return found
+
+
+def can_match_any(expression: str, spec: TopologySpec) -> bool:
+    """Tell whether an expression can hold for any hardware of the topology."""
+    return any(can_match(expression, kind) for kind in spec.hardware_kinds)
+
+
+def fits(spec: TopologySpec, cluster: ClusterSpec) -> bool:
+    """Tell whether a topology is meant for the cluster and can be placed there."""
+    if cluster.hardware not in spec.hardware_kinds:
+        return False
+    try:
+        plan_deployment(spec, cluster)
+    except SpecError:
+        return False
+    return True
+
+
+def select(
+    found: Found, spec: TopologySpec, plan: DeploymentPlan, cluster: ClusterSpec
+) -> Selected:
+    """Return what the session needs to know about one topology.
+
+    Raises:
+        SpecError: it was named and is not for this cluster's hardware.
+    """
+    chosen = Selected(
+        id=plan.name,
+        path=found.path,
+        hardware=plan.hardware,
+        level=spec.level,
+        explicit=found.explicit,
+        facts=facts_of(spec, plan),
+        unfit=missing_program(spec, cluster),
+    )
+    if cluster.hardware in spec.hardware_kinds or plan.rehearsal:
+        return chosen
+    error = wrong_hardware(spec, cluster)
+    if found.explicit:
+        raise error
+    return replace(chosen, unfit=error.fact)
+
+
+def wrong_hardware(spec: TopologySpec, cluster: ClusterSpec) -> SpecError:
+    """Say that a topology is for other hardware, and the one line to write."""
+    slurm = cluster.backend == "local" and shutil.which("sbatch")
+    line = "pd_cluster = <your cluster file> in the ini file, or --cluster NAME"
+    return SpecError(
+        f"topology {spec.name!r} is for {' or '.join(spec.hardware_kinds)}, "
+        f"cluster {cluster.name!r} has {cluster.hardware}.",
+        hint=(f"this host has Slurm: write {line}" if slurm else line)
+        + "; or --rehearse to run the same plan here without its hardware",
+    )
+
+
+def missing_program(spec: TopologySpec, cluster: ClusterSpec) -> str:
+    """Return why the topology cannot start on this host; empty if it can."""
+    if cluster.backend != "local":
+        return ""
+    router = router_of(spec)
+    programs = [*engine_of(spec).programs(spec)]
+    programs += router.programs(spec) if router else []
+    for program in programs:
+        if shutil.which(program.name) is None:
+            return f"{program.name!r} is not installed here: {program.install}"
+    return ""
+
+
+def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
+    """Return what tests may ask for by ``pd_needs``."""
+    expected = plan.expected
+    prefill = plan.of_role(Role.PREFILL)
+    decode = plan.of_role(Role.DECODE)
+    facts = {
+        "disaggregated": bool(prefill and decode),
+        "router": spec.router is not None,
+        "true_tokens": expected.true_tokens,
+        "checks_requests": expected.true_tokens,
+        "deterministic": expected.deterministic == "exact",
+        "kv_shape": expected.kv is not None and expected.block_tokens is not None,
+        "shared_storage": expected.transfer == "shared_storage",
+        "pull": expected.transfer == "pull",
+        "several_workers": max(len(prefill), len(decode)) > 1,
+        "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
+        "known_answers": expected.true_tokens and is_recall(plan.model_path),
+        "reference": plan.engine == "reference",
+    }
+    return frozenset(name for name, holds in facts.items() if holds)
+
+
+def is_recall(model_path: str) -> bool:
+    """Tell whether the model is the recall model, whose answers are known."""
+    from pytest_pd.probe.promptbook import PromptBook
+
+    return PromptBook(model_path, "").knows_answers
+
+
+def print_plans(config: pytest.Config) -> int:
+    """Print the plan of every selected topology; start nothing."""
+    from pytest_pd.errors import PdError
+    from pytest_pd.plan.table import render
+
+    try:
+        choice = choose(config)
+    except PdError as error:
+        raise pytest.UsageError(str(error)) from error
+    for plan in choice.plans.values():
+        print(render(plan))
+    return 0

@@ -1,0 +1,88 @@
+"""A window around requests: what every worker says it did in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pytest_pd.plan.model import Endpoint, Role
+from pytest_pd.plan.seam import EvidenceNames, RouterWitness
+from pytest_pd.probe.evidence import Delta, Snapshot, WorkerEvidence
+
+SETTLE_S = 5.0
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What changed between two snapshots, by worker and by role.
+
+    Attributes:
+        endpoints: Of the whole topology, router included.
+        names: How its engine names its counters.
+        router: How its router says which workers served.
+    """
+
+    delta: Delta
+    endpoints: Sequence[Endpoint]
+    names: EvidenceNames
+    router: RouterWitness | None = None
+
+    def of_role(self, role: Role) -> dict[str, WorkerEvidence]:
+        """Return the evidence of each worker of a role, by service name."""
+        return {
+            endpoint.service: self.delta.worker(endpoint.service, self.names)
+            for endpoint in self.endpoints
+            if endpoint.role is role
+        }
+
+    def total(self, role: Role, counter: str) -> float | None:
+        """Return a counter's growth over a role; None when nobody counts it."""
+        values = [getattr(e, counter) for e in self.of_role(role).values()]
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    def routed(self, role: Role) -> Mapping[str, float]:
+        """Return requests per worker as the router's counters say."""
+        if self.router is None:
+            return {}
+        prefill = role is Role.PREFILL
+        query = self.router.prefill_requests if prefill else self.router.decode_requests
+        found: dict[str, float] = {}
+        for endpoint in self.endpoints:
+            if endpoint.role is Role.ROUTER and query:
+                found |= self.delta.by_label(
+                    endpoint.service, query, self.router.worker_label
+                )
+        return found
+
+
+def settle(
+    take: Callable[[], Snapshot],
+    seen: Callable[[Snapshot], float],
+    *,
+    timeout_s: float = SETTLE_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Snapshot:
+    """Take snapshots until two in a row say the same.
+
+    Engines publish counters a step late: a request is answered before it counts.
+
+    Args:
+        seen: What must have come to rest, for example the sum of all counters.
+
+    Returns:
+        The last snapshot, also when time ran out.
+    """
+    started_s = clock()
+    snapshot = take()
+    value = seen(snapshot)
+    while clock() - started_s < timeout_s:
+        sleep(POLL_S)
+        again = take()
+        if (now := seen(again)) == value:
+            return again
+        snapshot, value = again, now
+    return snapshot

@@ -1,0 +1,102 @@
+"""KV goes from prefill to decode: three witnesses, each around its own window."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_pd.plan.expect import handed_over_bytes, handed_over_tokens
+from pytest_pd.plan.model import Role
+from pytest_pd.reference.prompts import block_edge_lengths
+
+pytestmark = [pytest.mark.correctness, pytest.mark.pd_needs("disaggregated")]
+
+
+@pytest.fixture
+def questions(prompts, deployment):
+    """Eight prompts that nobody sent before, at the edges of blocks and inside."""
+    block = deployment.plan.expected.block_tokens or 16
+    lengths = [*block_edge_lengths(block, 4), *block_edge_lengths(block, 7)]
+    lengths += [block * 3 + 5, block * 9 + 11]
+    return [prompts.make(i, tokens=n) for i, n in enumerate(lengths)]
+
+
+def send(ask, questions):
+    for question in questions:
+        answer = ask(question.text, max_tokens=4)
+        assert answer.ok, answer.error
+
+
+def test_prefill_computes_the_prompts(ask, watch, questions):
+    with watch() as seen:
+        send(ask, questions)
+
+    prefill = seen.window.total(Role.PREFILL, "prompt_tokens")
+    assert prefill is not None, "no prefill worker counts prompt tokens"
+    assert prefill >= sum(q.tokens for q in questions)
+    assert seen.window.total(Role.PREFILL, "external_tokens") in (None, 0)
+
+
+@pytest.mark.pd_needs("kv_shape", "known_answers")
+def test_decode_gets_the_tokens_that_the_prompts_predict(
+    ask, watch, questions, deployment
+):
+    expected = deployment.plan.expected
+    for question in questions:
+        with watch() as seen:
+            send(ask, [question])
+        window = seen.window
+
+        handed = window.total(Role.DECODE, "external_tokens")
+        assert handed in handed_over_tokens(expected, question.tokens), (
+            f"decode got {handed} of {question.tokens} prompt tokens from prefill"
+        )
+        computed = window.total(Role.DECODE, "computed_tokens")
+        if computed is not None:
+            assert computed <= question.tokens - handed + 1, (
+                f"decode computed {computed} prompt tokens itself"
+            )
+
+
+@pytest.mark.pd_needs("kv_shape", "known_answers", "pull")
+def test_bytes_are_those_of_the_models_shape(ask, watch, questions, deployment):
+    with watch() as seen:
+        send(ask, questions)
+
+    moved = seen.window.total(Role.DECODE, "transferred_bytes")
+    expected = deployment.plan.expected
+    assert moved == sum(handed_over_bytes(expected, q.tokens) for q in questions)
+    assert seen.window.total(Role.DECODE, "transfer_failures") in (None, 0)
+
+
+@pytest.mark.pd_needs("shared_storage")
+def test_decode_logs_the_hit(ask, watch, questions):
+    with watch() as seen:
+        send(ask, questions)
+
+    decode = seen.window.of_role(Role.DECODE).values()
+    hits = sum(worker.log_hit or 0 for worker in decode)
+    injected = sum(worker.log_inject or 0 for worker in decode)
+    assert hits >= len(questions) - 2
+    assert injected >= len(questions) - 2
+
+
+@pytest.mark.pd_needs("router")
+def test_router_sent_every_request_through_both_phases(ask, watch, questions):
+    with watch() as seen:
+        send(ask, questions)
+
+    for role in (Role.PREFILL, Role.DECODE):
+        routed = seen.window.routed(role)
+        if not routed:
+            pytest.skip("this router does not count requests per worker")
+        assert sum(routed.values()) == len(questions), f"{role}: {routed}"
+
+
+def test_decode_generates_the_answer(ask, watch, questions):
+    with watch() as seen:
+        send(ask, questions)
+
+    generated = seen.window.total(Role.DECODE, "generated_tokens")
+    assert generated == 4 * len(questions)
+    prefill = seen.window.total(Role.PREFILL, "generated_tokens")
+    assert prefill in (None, 0, len(questions)), "prefill generated more than a token"

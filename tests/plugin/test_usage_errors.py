@@ -1,0 +1,60 @@
+"""What the user typed wrong is one message and exit code 4, never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def refused(result, *lines):
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = result.stderr.str() + result.stdout.str()
+    assert "Traceback" not in text
+    for line in lines:
+        assert line in text
+
+
+def test_unknown_topology_names_the_nearest(project):
+    project.suite()
+
+    refused(project.run("--topology", "local_1p2d"), "'local_1p2d'", "local_1p1d")
+
+
+def test_unknown_cluster(project):
+    project.suite()
+
+    refused(project.run("--cluster", "nowhere"), "'nowhere'")
+
+
+def test_unknown_key_has_file_line_and_nearest_key(project):
+    project.suite()
+    (project.pytester.path / "mine.yaml").write_text(
+        "name: mine\nhardware: cpu\nmodel: {path: fixtures/models/tiny, "
+        "served_name: tiny}\nengine: {kind: reference}\naggregted: {replicas: 1}\n"
+    )
+
+    refused(
+        project.run("--topology", "mine.yaml"),
+        "mine.yaml",
+        "5",
+        "aggregted",
+        "aggregated",
+    )
+
+
+def test_gpu_topology_on_this_machine_says_what_to_do(project):
+    project.suite()
+    (project.pytester.path / "big.yaml").write_text(
+        "name: big\nhardware: gb200\nmodel: {path: /models/x, served_name: x}\n"
+        "engine: {kind: reference}\naggregated: {replicas: 1}\n"
+    )
+
+    refused(project.run("--topology", "big.yaml"), "gb200", "--cluster", "--rehearse")
+
+
+def test_workers_do_not_repeat_a_usage_error(project):
+    project.suite()
+
+    result = project.run("--topology", "local_1p2d", "-n", "2")
+
+    refused(result, "'local_1p2d'")
+    assert result.stderr.str().count("is not known") == 1
