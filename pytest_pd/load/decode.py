@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from array import array
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from pytest_pd.load.http_message import ChunkWalker, Framing, Head
 from pytest_pd.load.record import LAG_LIMIT_NS, Array, Event
-from pytest_pd.load.sse import Answer, AnswerReader, error_text, split_events
+from pytest_pd.load.sse import Answer, AnswerReader, error_text
 
 
 @dataclass(slots=True)
@@ -50,19 +51,43 @@ def payload_of(raw: bytearray, head: Head) -> tuple[bytes, Array, Array, bool]:
         payload = bytes(raw[head.size :])
         whole = head.framing is Framing.CLOSE or len(payload) >= head.length
         return payload, np.array([0]), np.array([head.size]), whole
-    walker = ChunkWalker(head.size, [], [])
+    if (pieces := _plain_chunks(raw, head.size)) is not None:
+        return _joined(pieces, head.size)
+    return _walked(raw, head.size)
+
+
+def _plain_chunks(raw: bytearray, start: int) -> list[bytearray] | None:
+    """Split a whole body none of whose payloads holds CRLF; None if one does."""
+    parts = raw[start:].split(b"\r\n")
+    if parts[-3:] != [b"0", b"", b""] or len(parts) % 2 == 0:
+        return None
+    try:
+        sizes = list(map(int, parts[:-3:2], repeat(16)))
+    except ValueError:
+        return None
+    return parts if sizes == list(map(len, parts[1:-3:2])) else None
+
+
+def _joined(parts: list[bytearray], start: int) -> tuple[bytes, Array, Array, bool]:
+    payloads = parts[1:-3:2]
+    sizes = np.fromiter(map(len, payloads), "i8", len(payloads))
+    lines = np.fromiter(map(len, parts[:-3:2]), "i8", len(payloads))
+    in_payload = np.cumsum(sizes) - sizes
+    in_raw = start + np.cumsum(sizes + lines + 4) - sizes - 2
+    return b"".join(payloads), in_payload, in_raw, True
+
+
+def _walked(raw: bytearray, start: int) -> tuple[bytes, Array, Array, bool]:
+    walker = ChunkWalker(start, [], [])
     walker.walk(raw)
-    pieces = [
-        raw[start : start + size]
-        for start, size in zip(walker.starts, walker.sizes, strict=True)
-    ]
     starts, sizes = walker.starts, walker.sizes
+    pieces = [raw[at : at + size] for at, size in zip(starts, sizes, strict=True)]
     if not walker.is_complete and (cut := raw.find(b"\r\n", walker.position)) >= 0:
         # the chunk that was being received counts as far as it came
         pieces.append(raw[cut + 2 :])
         starts, sizes = [*starts, cut + 2], [*sizes, len(raw) - cut - 2]
     if not starts:
-        return b"", np.array([0]), np.array([head.size]), walker.is_complete
+        return b"", np.array([0]), np.array([start]), walker.is_complete
     offsets = np.cumsum([0, *sizes[:-1]])
     return b"".join(pieces), offsets, np.array(starts), walker.is_complete
 
@@ -73,9 +98,8 @@ def decode_stream(raw: bytearray, head: Head, reads: Reads) -> tuple[Decoded, bo
     An event arrived when the read that holds the end of its blank line did.
     """
     payload, in_payload, in_raw, whole = payload_of(raw, head)
-    events, ends = split_events(payload)
-    answer = AnswerReader().read_all(events)
-    last_bytes = np.array(ends, "i8")[np.array(answer.positions, "i8")] - 1
+    answer = AnswerReader().read(payload)
+    last_bytes = answer.ends - 1
     piece = np.searchsorted(in_payload, last_bytes, side="right") - 1
     raw_ends = last_bytes - in_payload[piece] + in_raw[piece] + 1
     read = np.searchsorted(np.frombuffer(reads.ends, "i8"), raw_ends, side="left")
@@ -88,7 +112,7 @@ def _event_block(
 ) -> tuple[dict[str, Array], int]:
     kernel = np.frombuffer(reads.kernel_ns, "i8")[read]
     user = np.frombuffer(reads.user_ns, "i8")[read]
-    flags = np.array(answer.flags, "u1")
+    flags = answer.flags
     has_content = (flags & Event.CONTENT) != 0
     per_read = np.bincount(read[has_content], minlength=len(reads.ends))
     shared = has_content & (per_read[read] > 1)
@@ -98,7 +122,7 @@ def _event_block(
         "stamp_ns": np.where(kernel == 0, user, kernel),
         "lag_ns": np.clip(np.where(kernel == 0, 0, user - kernel), 0, LAG_LIMIT_NS),
         "flags": flags,
-        "tokens": np.clip(np.array(answer.tokens, "i8"), 0, 65535),
+        "tokens": np.clip(answer.tokens, 0, 65535),
     }
     return block, int(shared.sum())
 

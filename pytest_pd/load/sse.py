@@ -1,8 +1,8 @@
 """Server-sent events: where each one ends, and what it says.
 
 The stream is cut and read after the request is over, so the reading costs no
-latency. Most events of an answer differ in one string only: the first is parsed as
-JSON, those that agree with it outside that string are not parsed again.
+latency. Most events of an answer differ in one string only: one of them is parsed as
+JSON, and those that agree with it outside that string are cut apart all at once.
 """
 
 from __future__ import annotations
@@ -12,34 +12,25 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_pd.load.record import Event, TokenSource
+import numpy as np
+
+from pytest_pd.load.record import Array, Event, TokenSource
 
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+_ESCAPED = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
+_LEAD = b"data: "
+_TRAIL = b"\n\n"
 
 
-def split_events(payload: bytes) -> tuple[list[bytes], list[int]]:
-    """Cut `payload` at blank lines.
+def next_event(payload: bytes, start: int) -> tuple[bytes, int] | None:
+    """Return the event at `start` and the offset after its blank line.
 
-    Returns:
-        The events without their blank lines, and for each the offset just after
-        its blank line. What follows the last blank line is no event.
+    None when no blank line follows: what is left is no event.
     """
-    if b"\r" not in payload:
-        events = payload.split(b"\n\n")
-        events.pop()
-        ends, position = [], 0
-        for event in events:
-            position += len(event) + 2
-            ends.append(position)
-        return events, ends
-    events, ends, start = [], [], 0
-    for match in _BLANK_LINE.finditer(payload):
-        events.append(payload[start : match.start()])
-        start = match.end()
-        ends.append(start)
-    return events, ends
+    found = _BLANK_LINE.search(payload, start)
+    return (payload[start : found.start()], found.end()) if found else None
 
 
 def event_data(event: bytes) -> bytes | None:
@@ -58,28 +49,43 @@ def event_data(event: bytes) -> bytes | None:
 class Template:
     """The part of an event that stays the same through an answer."""
 
-    prefix: bytes = b"\0"
+    lead: bytes = b""
     suffix: bytes = b""
-
-    def match(self, data: bytes) -> bytes | None:
-        """Return the raw string in `data` if the rest is known, else None."""
-        start, end = len(self.prefix), len(data) - len(self.suffix)
-        if (
-            start <= end
-            and data.startswith(self.prefix)
-            and data.endswith(self.suffix)
-            and _PLAIN.fullmatch(data, start, end)
-        ):
-            return data[start:end]
-        return None
 
     def learn(self, data: bytes, text: str) -> None:
         """Remember the surroundings of `text`, if its place is beyond doubt."""
-        value = b'"' + text.encode() + b'"'
+        value = b'"' + text.encode("utf-8", "surrogatepass") + b'"'
         at = data.find(value)
         if _PLAIN.fullmatch(value[1:-1]) and data.find(value, at + 1) < 0 <= at:
-            self.prefix = data[: at + 1]
-            self.suffix = data[at + len(value) - 1 :]
+            self.lead = _LEAD + data[: at + 1]
+            self.suffix = data[at + len(value) - 1 :] + _TRAIL
+
+    def run(self, payload: bytes, start: int) -> list[bytes]:
+        """Return the raw strings of the events from `start` that fit.
+
+        The separator holds raw newlines, which no JSON string can: what lies
+        between two of them is the string of one event, or begins with one that
+        does not fit.
+        """
+        if not self.lead or not payload.startswith(self.lead, start):
+            return []
+        pieces = payload[start + len(self.lead) :].split(self.suffix + self.lead)
+        last, found, _ = pieces[-1].partition(self.suffix)
+        pieces[-1:] = [last] if found else []
+        if _PLAIN.fullmatch(b"".join(pieces)):
+            return pieces
+        for k, piece in enumerate(pieces):
+            if not _ESCAPED.fullmatch(piece):
+                return pieces[:k]
+        return pieces
+
+
+def unescaped(piece: bytes) -> bytes:
+    """Return the raw JSON string `piece` in UTF-8."""
+    if b"\\" not in piece:
+        return piece
+    text = json.loads(b'"' + piece + b'"')
+    return str(text).encode("utf-8", "surrogatepass")
 
 
 @dataclass(slots=True)
@@ -87,9 +93,10 @@ class Answer:
     """What the events of one request said.
 
     Attributes:
-        flags: One `Event` per data event, in order; comments are left out.
-        positions: Index of each of them among all events.
-        tokens: Output tokens that each event brought, 0 where it did not say.
+        ends: For each data event the offset in the payload after its blank line;
+            comments and ``[DONE]`` are left out.
+        flags: One `Event` for each of them.
+        tokens: Output tokens that each brought, 0 where it did not say.
         text: Content, reasoning included, in UTF-8.
         input_tokens, output_tokens, cached_tokens: From usage, else -1.
         token_source: Where `output_tokens` is from.
@@ -99,9 +106,9 @@ class Answer:
         response_id: The id of the answer, which may name its workers.
     """
 
-    flags: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    ends: Array = field(default_factory=lambda: np.zeros(0, "i8"))
+    flags: Array = field(default_factory=lambda: np.zeros(0, "u1"))
+    tokens: Array = field(default_factory=lambda: np.zeros(0, "i8"))
     text: bytearray = field(default_factory=bytearray)
     input_tokens: int = -1
     output_tokens: int = -1
@@ -115,50 +122,74 @@ class Answer:
 
 
 class AnswerReader:
-    """Reads the events of one request, one after the other."""
+    """Reads the payload of one request."""
 
     def __init__(self) -> None:
-        self.answer = Answer()
+        self._answer = Answer()
         self._template = Template()
+        self._ends: list[Array] = []
+        self._flags: list[Array] = []
+        self._tokens: list[Array] = []
 
-    def read_all(self, events: list[bytes]) -> Answer:
+    def read(self, payload: bytes) -> Answer:
         """Read every event and settle how many tokens there were."""
-        for position, event in enumerate(events):
+        position = 0
+        while True:
+            if pieces := self._template.run(payload, position):
+                position = self._add_run(pieces, position)
+            found = next_event(payload, position)
+            if found is None:
+                break
+            event, position = found
             data = event_data(event)
             if data is not None:
                 self._read(position, data)
-        _settle_tokens(self.answer)
-        return self.answer
+        return self._finish()
 
-    def _read(self, position: int, data: bytes) -> None:
-        text = self._template.match(data)
-        if text is not None:
-            self._add(position, Event.CONTENT if text else 0, 0, text)
-        elif data.strip() == b"[DONE]":
-            self.answer.is_done = True
-        else:
-            self._read_json(position, data)
+    def _add_run(self, pieces: list[bytes], position: int) -> int:
+        """Add events that differ in their string only; return where they end."""
+        template = self._template
+        lengths = np.fromiter(map(len, pieces), "i8", len(pieces))
+        around = len(template.lead) + len(template.suffix)
+        ends = position + np.cumsum(lengths + around)
+        self._ends.append(ends)
+        self._flags.append((lengths > 0).astype("u1") * np.uint8(Event.CONTENT))
+        self._tokens.append(np.zeros(len(pieces), "i8"))
+        joined = b"".join(pieces)
+        if b"\\" in joined:
+            joined = b"".join(map(unescaped, pieces))
+        self._answer.text += joined
+        return int(ends[-1])
 
-    def _read_json(self, position: int, data: bytes) -> None:
+    def _read(self, end: int, data: bytes) -> None:
+        answer = self._answer
+        if data.strip() == b"[DONE]":
+            answer.is_done = True
+            return
         try:
             message = json.loads(data)
         except ValueError:
-            self.answer.error = f"not JSON: {data[:200]!r}"
+            answer.error = f"not JSON: {data[:200]!r}"
             return
         if not isinstance(message, dict) or message.get("error"):
-            self.answer.error = error_text(message)
+            answer.error = error_text(message)
             return
-        flags, tokens, text = _read_message(self.answer, message)
+        flags, tokens, text = _read_message(answer, message)
         if flags == Event.CONTENT and not tokens:
             self._template.learn(data, text)
-        self._add(position, flags, tokens, text.encode("utf-8", "surrogatepass"))
+        self._ends.append(np.array([end], "i8"))
+        self._flags.append(np.array([flags], "u1"))
+        self._tokens.append(np.array([tokens], "i8"))
+        answer.text += text.encode("utf-8", "surrogatepass")
 
-    def _add(self, position: int, flags: int, tokens: int, text: bytes) -> None:
-        answer = self.answer
-        answer.positions.append(position)
-        answer.flags.append(flags)
-        answer.tokens.append(tokens)
-        answer.text += text
+    def _finish(self) -> Answer:
+        answer = self._answer
+        if self._ends:
+            answer.ends = np.concatenate(self._ends)
+            answer.flags = np.concatenate(self._flags)
+            answer.tokens = np.concatenate(self._tokens)
+        _settle_tokens(answer)
+        return answer
 
 
 def error_text(message: Any) -> str:
@@ -216,9 +247,10 @@ def _count(usage: dict[str, Any], name: str, old: int) -> int:
 def _settle_tokens(answer: Answer) -> None:
     if answer.output_tokens >= 0:
         answer.token_source = TokenSource.USAGE
-    elif total := sum(answer.tokens):
+    elif total := int(answer.tokens.sum()):
         answer.output_tokens = total
         answer.token_source = TokenSource.TOKEN_IDS
-    elif answer.flags:
-        answer.output_tokens = sum(1 for f in answer.flags if f & Event.CONTENT)
+    elif len(answer.flags):
+        is_content = (answer.flags & np.uint8(Event.CONTENT)) != 0
+        answer.output_tokens = int(is_content.sum())
         answer.token_source = TokenSource.EVENTS
