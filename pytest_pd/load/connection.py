@@ -32,10 +32,19 @@ class Exchange:
     end_ns: int = 0
     sent_bytes: int = 0
     raw: bytearray = field(default_factory=bytearray)
-    reads: Reads = field(default_factory=Reads.empty)
+    reads: Reads = field(default_factory=Reads)
     head: Head | None = None
     walker: ChunkWalker | None = None
     error: str = ""
+    add_read: Callable[[int, int, int], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.add_read = self.reads.add
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the head is known and chunks follow."""
+        return self.head is not None and self.head.framing is Framing.CHUNKED
 
     def take(self, data: bytes, kernel_ns: int, user_ns: int) -> bool:
         """Add what one read brought; return whether the answer is over.
@@ -43,11 +52,9 @@ class Exchange:
         Raises:
             BadHttp: the bytes are no HTTP/1.1 answer.
         """
-        raw, reads = self.raw, self.reads
+        raw = self.raw
         raw += data
-        reads.kernel_ns.append(kernel_ns)
-        reads.user_ns.append(user_ns)
-        reads.ends.append(len(raw))
+        self.add_read(kernel_ns, user_ns, len(raw))
         head = self.head
         if head is None:
             head = self.head = parse_head(raw)
@@ -56,11 +63,20 @@ class Exchange:
             self.head_ns = kernel_ns or user_ns
             self.walker = ChunkWalker(head.size, [], [])
         if head.framing is Framing.CHUNKED:
-            # every event but the last costs one look at its last four bytes
-            return raw.endswith(b"\r\n\r\n") and self._is_chunked_over(raw)
+            return self.is_chunked_over()
         return head.framing is Framing.LENGTH and len(raw) - head.size >= head.length
 
-    def _is_chunked_over(self, raw: bytearray) -> bool:
+    def is_chunked_over(self) -> bool:
+        """Whether the last chunk has come.
+
+        Every read but the last costs one look at its last four bytes.
+
+        Raises:
+            BadHttp: the framing is wrong.
+        """
+        raw = self.raw
+        if not raw.endswith(b"\r\n\r\n"):
+            return False
         if raw.endswith(_LF_END):
             return True  # payload whose lines end in LF cannot hold this
         assert self.walker is not None
@@ -95,6 +111,9 @@ class Connection:
         self.requests = 0
         self.is_connected = False
         self.is_ready = False
+        self.is_streaming = False
+        self.is_plain = tls is None and self.has_kernel_stamps
+        self.recvmsg = self.sock.recvmsg
         self.interest = select.EPOLLIN
         self.receive: Callable[[], tuple[bytes, int]] = self._receive_plain
         self._tls = TlsPipe(tls, server_hostname) if tls else None

@@ -15,20 +15,28 @@ from pytest_pd.load.record import LAG_LIMIT_NS, Array, Event
 from pytest_pd.load.sse import Answer, AnswerReader, error_text
 
 
-@dataclass(slots=True)
 class Reads:
     """The reads of one answer: kernel stamp, user stamp, bytes so far.
 
     All times are monotonic ns; a kernel stamp of 0 means that there was none.
     """
 
-    kernel_ns: array[int]
-    user_ns: array[int]
-    ends: array[int]
+    __slots__ = ("add", "words")
 
-    @classmethod
-    def empty(cls) -> Reads:
-        return cls(array("q"), array("q"), array("q"))
+    def __init__(self) -> None:
+        words = self.words = array("q")
+        append = words.append
+
+        def add(kernel_ns: int, user_ns: int, end: int) -> None:
+            append(kernel_ns)
+            append(user_ns)
+            append(end)
+
+        self.add = add
+
+    def columns(self) -> Array:
+        """Return kernel stamps, user stamps and ends: int64, shape (3, reads)."""
+        return np.frombuffer(self.words, "i8").reshape(-1, 3).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +107,22 @@ def decode_stream(raw: bytearray, head: Head, reads: Reads) -> tuple[Decoded, bo
     """
     payload, in_payload, in_raw, whole = payload_of(raw, head)
     answer = AnswerReader().read(payload)
+    times = reads.columns()
     last_bytes = answer.ends - 1
     piece = np.searchsorted(in_payload, last_bytes, side="right") - 1
     raw_ends = last_bytes - in_payload[piece] + in_raw[piece] + 1
-    read = np.searchsorted(np.frombuffer(reads.ends, "i8"), raw_ends, side="left")
-    block, coalesced = _event_block(answer, read, reads)
+    read = np.searchsorted(times[2], raw_ends, side="left")
+    block, coalesced = _event_block(answer, read, times)
     return Decoded(answer, block, coalesced), whole
 
 
 def _event_block(
-    answer: Answer, read: Array, reads: Reads
+    answer: Answer, read: Array, times: Array
 ) -> tuple[dict[str, Array], int]:
-    kernel = np.frombuffer(reads.kernel_ns, "i8")[read]
-    user = np.frombuffer(reads.user_ns, "i8")[read]
+    kernel, user = times[0][read], times[1][read]
     flags = answer.flags
     has_content = (flags & Event.CONTENT) != 0
-    per_read = np.bincount(read[has_content], minlength=len(reads.ends))
+    per_read = np.bincount(read[has_content], minlength=times.shape[1])
     shared = has_content & (per_read[read] > 1)
     flags[shared] |= np.uint8(Event.COALESCED)
     flags[kernel == 0] |= np.uint8(Event.USER_STAMP)

@@ -10,8 +10,8 @@ from pytest_pd.load.clock import NS
 SO_TIMESTAMPNS = 35
 """From asm-generic/socket.h; the module `socket` does not name it."""
 READ_BYTES = 1 << 16
-_CONTROL_BYTES = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
-_read_timespec = struct.Struct("qq").unpack
+CONTROL_BYTES = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
+read_timespec = struct.Struct("qq").unpack
 
 
 def enable_kernel_stamps(sock: socket.socket) -> bool:
@@ -25,8 +25,8 @@ def enable_kernel_stamps(sock: socket.socket) -> bool:
 
 def receive(sock: socket.socket) -> tuple[bytes, int]:
     """Return what a read brought and its realtime arrival in ns, 0 for unknown."""
-    data, control, _, _ = sock.recvmsg(READ_BYTES, _CONTROL_BYTES)
+    data, control, _, _ = sock.recvmsg(READ_BYTES, CONTROL_BYTES)
     if control:
-        seconds, nanos = _read_timespec(control[0][2])
+        seconds, nanos = read_timespec(control[0][2])
         return data, seconds * NS + nanos
     return data, 0
