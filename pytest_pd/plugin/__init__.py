@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_pd.plugin import signals
 from pytest_pd.plugin.marks import register_marks
 from pytest_pd.plugin.options import add_options
 from pytest_pd.plugin.session import SESSION, PdSession
@@ -50,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     session = PdSession(config)
     config.stash[SESSION] = session
     session.register(config.pluginmanager)
+    if not session.is_worker:
+        config.add_cleanup(signals.install())
 
 
 @pytest.hookimpl(tryfirst=True)

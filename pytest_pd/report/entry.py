@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
@@ -21,21 +22,23 @@ def quantile(samples: Sequence[float], q: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
-def suite_id(nodeid: str) -> tuple[str, str]:
-    """Split a node id into ``<folder>/<module>`` and the test, apart from rootdir.
+def suite_id(path: Path) -> str:
+    """Return ``<folder>/<module>`` of a test file.
 
-    Only the last folder is kept, so the same suite has the same id from a
-    checkout, from a user's project and from the installed wheel.
+    Only the last folder is kept: the same suite has the same id from a checkout,
+    from a user's project, from the installed wheel, and with any rootdir.
     """
-    path, _, test = nodeid.partition("::")
-    parts = path.removesuffix(".py").split("/")
-    return "/".join(parts[-2:]), test.replace("topo:", "")
+    return f"{path.parent.name}/{path.stem}"
 
 
 def make_entry(
-    nodeid: str, params: Mapping[str, Any], measurement: Measurement
+    path: Path, test_id: str, params: Mapping[str, Any], measurement: Measurement
 ) -> dict[str, Any]:
     """Return one pytest-benchmark entry as plain JSON values.
+
+    Args:
+        path: File of the test.
+        test_id: Name of the test with its parameters in brackets.
 
     Raises:
         MeasurementError: no samples, or one that is not a finite number.
@@ -47,12 +50,12 @@ def make_entry(
             "not all of them finite.",
             hint="a failed request has no latency: count it, do not time it",
         )
-    suite, test = suite_id(nodeid)
+    test = test_id.replace("topo:", "")
     name, _, inner = test.partition("[")
     percentiles = {f"p{q * 100:g}": quantile(samples, q) for q in PERCENTILES}
     return {
         "name": f"{test}::{measurement.metric}",
-        "fullname": f"pd::{suite}::{test}::{measurement.metric}",
+        "fullname": f"pd::{suite_id(path)}::{test}::{measurement.metric}",
         "group": measurement.metric,
         "param": inner.removesuffix("]") or None,
         "params": {**_scalars(params), "test": name, "metric": measurement.metric},
