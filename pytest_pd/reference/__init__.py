@@ -1,1 +1,1 @@
-
+"""The embedded engine whose truth is known: a small real transformer server."""
