@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.spec.cluster import ClusterSpec
@@ -102,3 +102,15 @@ class Backend(Protocol):
         self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
     ) -> AbstractContextManager[Allocation]:
         """Yield machines for the plan; on exit nothing of the run is left."""
+
+
+@runtime_checkable
+class Janitor(Protocol):
+    """A backend whose things lie elsewhere, where no pid of this machine shows them."""
+
+    def clean(self, cluster: ClusterSpec, context: RunContext) -> None:
+        """End every job, pod or remote process that carries the run's id.
+
+        For ``down`` and ``reap``, from a process that did not start them. Proves
+        by the run id that they are the run's own; nothing left is no error.
+        """

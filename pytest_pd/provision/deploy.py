@@ -22,7 +22,8 @@ from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.lease import LeaseHolder, held
 from pytest_pd.provision.plan_file import write_plan
 from pytest_pd.provision.ports import holder_of
-from pytest_pd.provision.rundir import RunDir
+from pytest_pd.provision.reap import is_used, wait_lease_over
+from pytest_pd.provision.rundir import RunDir, forget, remember
 from pytest_pd.spec.cluster import ClusterSpec
 
 __all__ = ["Deployment", "MakePlan", "Progress", "deploy", "silent"]
@@ -70,9 +71,11 @@ def deploy(
     wanted = make_plan(SiteFacts(run_dir=str(context.run_dir)))
     backend.check(cluster, [wanted])
     run.create()
+    wait_lease_over(context.run_dir)
     with ExitStack() as stack:
+        stack.callback(end_manifest, run, context)
         lease = stack.enter_context(held(context.lease, context.lease_ttl_s))
-        begin_manifest(run, context, wanted, lease)
+        begin_manifest(run, context, wanted, cluster, lease)
         progress(f"{wanted.name}: waiting for {len(wanted.nodes)} node(s)")
         allocation = enter(stack, backend.allocate(cluster, wanted, context))
         timings = {"allocate": time.monotonic() - begun_s}
@@ -125,18 +128,35 @@ def push(stack: ExitStack, undo: Callable[[], object]) -> None:
 
 
 def begin_manifest(
-    run: RunDir, context: RunContext, plan: DeploymentPlan, lease: LeaseHolder
+    run: RunDir,
+    context: RunContext,
+    plan: DeploymentPlan,
+    cluster: ClusterSpec,
+    lease: LeaseHolder,
 ) -> None:
     """Write who owns the run before the first process of it is started."""
     run.manifest.unlink(missing_ok=True)
+    run.clear_records()
     run.write_manifest(
         run_id=context.run_id,
         topology=plan.name,
+        backend=cluster.backend,
+        cluster=cluster.model_dump(mode="json", exclude_unset=True),
         created_s=time.time(),
         lease_ttl_s=context.lease_ttl_s,
         harness=Identity.of(os.getpid()).record(),
         keeper=lease.identity.record(),
     )
+    remember(context.run_id, context.run_dir.parent)
+
+
+def end_manifest(run: RunDir, context: RunContext) -> None:
+    """Write that nobody owns the topology any more, unless a keeper does."""
+    manifest = run.read_manifest()
+    if manifest and "kept_until_s" not in manifest:
+        run.write_manifest(ended_s=time.time())
+        if not is_used(context.run_dir.parent):
+            forget(context.run_id)
 
 
 def settle(

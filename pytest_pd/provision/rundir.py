@@ -128,6 +128,11 @@ class RunDir:
         ordered = sorted(found.items(), key=lambda item: item[1].get("started_s", 0.0))
         return {name: record for name, record in ordered if record}
 
+    def clear_records(self) -> None:
+        """Forget the services of an earlier deployment in the same folder."""
+        for record in self.state.glob("*.json"):
+            record.unlink(missing_ok=True)
+
     def context(self, run_id: str, lease_ttl_s: float) -> RunContext:
         return RunContext(run_id, self.path, self.lease, lease_ttl_s)
 
@@ -165,9 +170,15 @@ def topologies_of(run: Path) -> list[RunDir]:
     return [RunDir(path.parent) for path in sorted(run.glob("*/manifest.json"))]
 
 
+def runs_below(root: Path) -> list[Path]:
+    """Return every run below `root`, oldest first."""
+    found = [path.resolve() for path in root.glob("*") if topologies_of(path)]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
 def find_runs(*, root: Path) -> list[Path]:
-    """Return every run below `root` and every one remembered, oldest first."""
-    found = {path.resolve() for path in root.glob("*-*") if topologies_of(path)}
+    """Return every run below `root` and every one remembered, by name."""
+    found = set(runs_below(root))
     found |= {path for _, path in remembered() if topologies_of(path)}
     return sorted(found, key=lambda path: path.name)
 

@@ -1,0 +1,84 @@
+"""Locks between the processes of one user on this host; the kernel releases them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+
+from pytest_pd.errors import ProvisionError
+from pytest_pd.provision.rundir import user_dir
+
+LOOK_S = 0.05
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+@contextmanager
+def host_lock(
+    name: str,
+    *,
+    timeout_s: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Hold a named lock inside the block; gone too when its holder is killed.
+
+    Args:
+        timeout_s: Seconds to wait for another holder; None waits for ever.
+
+    Raises:
+        ProvisionError: another process held it all the time; says which.
+    """
+    folder = user_dir() / "locks"
+    folder.mkdir(exist_ok=True)
+    path = folder / file_name(name)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    begun_s = clock()
+    try:
+        while not _try(fd):
+            if timeout_s is not None and clock() - begun_s > timeout_s:
+                holder = os.pread(fd, 32, 0).decode().strip() or "unknown"
+                raise ProvisionError(
+                    f"The lock {name!r} is held by pid {holder} "
+                    f"since more than {timeout_s:g} s.",
+                    hint="wait for that run, or end it",
+                    where=path,
+                )
+            sleep(LOOK_S)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def measure_lock(
+    nodes: Iterable[str], *, timeout_s: float | None = None
+) -> Iterator[None]:
+    """Hold the lock of every node inside the block.
+
+    Items that measure take it, so that two of them never share a machine. The
+    locks are taken in one order everywhere, so that no two wait for each other.
+    """
+    with ExitStack() as stack:
+        for node in sorted(set(nodes)):
+            stack.enter_context(host_lock(f"measure-{node}", timeout_s=timeout_s))
+        yield
+
+
+def file_name(name: str) -> str:
+    """Return a file name of its own for each lock, readable where it can be."""
+    safe = "".join(letter if letter in SAFE else "_" for letter in name)[:80]
+    return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _try(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

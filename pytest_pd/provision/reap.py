@@ -1,0 +1,203 @@
+"""End what a run has left behind, after proof that it is the run's own.
+
+Proof is a recorded pid with its start time on this boot of this machine, or the
+run's mark in the environment of a process of this user. A pid that was given to
+another process since is neither, and is left alone; so is everything else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_pd.errors import ProvisionError
+from pytest_pd.provision import BACKENDS
+from pytest_pd.provision.base import Janitor
+from pytest_pd.provision.identity import Identity, marked_with
+from pytest_pd.provision.launcher import send
+from pytest_pd.provision.rundir import RunDir, forget, id_of, topologies_of
+from pytest_pd.spec.cluster import ClusterSpec
+
+LOOK_S = 0.05
+ASKED_S = 15.0
+KILLED_S = 5.0
+LEASE_SLACK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """A process that is proven to belong to a run.
+
+    Attributes:
+        part: ``launcher``, ``service``, ``keeper`` or ``stray``.
+    """
+
+    name: str
+    part: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What became of one run.
+
+    Attributes:
+        owner: Who still uses it; empty when nobody does.
+        ended: What was ended.
+    """
+
+    run: Path
+    run_id: str
+    owner: str = ""
+    ended: tuple[Survivor, ...] = ()
+
+
+def owner_of(run: RunDir) -> str:
+    """Return who still uses a topology; empty when nobody does."""
+    manifest = run.read_manifest()
+    harness = Identity.read(manifest.get("harness", {}))
+    keeper = Identity.read(manifest.get("keeper", {}))
+    if harness.is_alive and "ended_s" not in manifest:
+        return f"pid {harness.pid}"
+    if keeper.is_alive and manifest.get("kept_until_s", 0) > time.time():
+        until = time.strftime("%H:%M:%S", time.localtime(manifest["kept_until_s"]))
+        return f"its keeper, until {until}"
+    return ""
+
+
+def survivors(run: RunDir) -> list[Survivor]:
+    """Return every process of a topology that lives here, newest launcher first."""
+    found: dict[int, Survivor] = {}
+    for name, record in reversed(run.started_records().items()):
+        for part, prefix in (("launcher", "launcher_"), ("service", "")):
+            identity = Identity.read(record, prefix)
+            if identity.is_alive:
+                found[identity.pid] = Survivor(name, part, identity.pid)
+    manifest = run.read_manifest()
+    for pid in marked_with(mark_prefix(run)) if manifest.get("run_id") else ():
+        found.setdefault(pid, Survivor("?", "stray", pid))
+    keeper = Identity.read(manifest.get("keeper", {}))
+    if keeper.is_alive:
+        found[keeper.pid] = Survivor("keeper", "keeper", keeper.pid)
+    return list(found.values())
+
+
+def mark_prefix(run: RunDir) -> str:
+    """Return how the marks of a topology's processes begin."""
+    return f"{run.read_manifest().get('run_id')}/{run.path.name}/"
+
+
+def end_topology(
+    run: RunDir,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Survivor]:
+    """End everything of one topology: asked first, then killed.
+
+    Returns:
+        What was ended.
+
+    Raises:
+        ProvisionError: something lives on although it was killed.
+    """
+    ended = survivors(run)
+    asked = [s.pid for s in ended if s.part in ("launcher", "keeper")]
+    for number, seconds in ((signal.SIGTERM, ASKED_S), (signal.SIGKILL, KILLED_S)):
+        whom = asked if number == signal.SIGTERM else _pids(survivors(run))
+        send(whom, number)
+        end_s = clock() + seconds
+        while (left := survivors(run)) and clock() < end_s:
+            if number == signal.SIGTERM and not _asked(left):
+                break
+            sleep(LOOK_S)
+        if not left:
+            return ended
+    raise ProvisionError(
+        f"{len(left)} process(es) of {str(run.path)!r} cannot be ended: "
+        + ", ".join(f"{s.name} (pid {s.pid})" for s in left),
+        hint="they hang in the kernel (a dead GPU or file system); see dmesg",
+    )
+
+
+def _asked(left: Iterable[Survivor]) -> bool:
+    """Whether there is anybody who still works on the end of the others."""
+    return any(s.part in ("launcher", "keeper") for s in left)
+
+
+def _pids(found: Iterable[Survivor]) -> list[int]:
+    return [survivor.pid for survivor in found]
+
+
+def end_run(run: Path) -> Reaped:
+    """End every topology of a run, whoever uses it; for ``down``."""
+    run_id = id_of(run)
+    ended = []
+    for folder in topologies_of(run):
+        ended += end_topology(folder)
+        clean_elsewhere(folder)
+        folder.write_manifest(ended_s=time.time())
+    forget(run_id)
+    return Reaped(run, run_id, ended=tuple(ended))
+
+
+def clean_elsewhere(run: RunDir) -> None:
+    """Let a backend that keeps things elsewhere (jobs, pods) end those of a run."""
+    manifest = run.read_manifest()
+    backend = BACKENDS.get(str(manifest.get("backend", "local")))()
+    if isinstance(backend, Janitor):
+        cluster = ClusterSpec.model_validate(manifest["cluster"])
+        run_id, ttl_s = str(manifest["run_id"]), float(manifest["lease_ttl_s"])
+        backend.clean(cluster, run.context(run_id, ttl_s))
+
+
+def reap(runs: Iterable[Path]) -> Iterator[Reaped]:
+    """End what is left of runs that nobody uses any more; leave the others alone."""
+    for run in runs:
+        owners = [owner_of(folder) for folder in topologies_of(run)]
+        owner = next((name for name in owners if name), "")
+        yield Reaped(run, id_of(run), owner) if owner else end_run(run)
+
+
+def wait_lease_over(
+    run_dir: Path,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when nothing of an earlier deployment in `run_dir` lives any more.
+
+    For the worker that follows a crashed one: it may bring the topology up again
+    only after the old lease has proved to be over. Nothing is to be waited for
+    where there was no deployment.
+
+    Raises:
+        ProvisionError: its owner lives, or it did not end although it was killed.
+    """
+    run = RunDir(run_dir)
+    manifest = run.read_manifest()
+    harness = Identity.read(manifest.get("harness", {}))
+    mine = harness.pid == os.getpid() or "ended_s" in manifest
+    if harness.is_alive and not mine:
+        raise ProvisionError(
+            f"The topology in {str(run_dir)!r} is up: pid {harness.pid} owns it.",
+            hint="wait for it, or end that process",
+        )
+    end_s = clock() + float(manifest.get("lease_ttl_s", 0.0)) + LEASE_SLACK_S
+    while survivors(run):
+        if clock() > end_s:
+            end_topology(run)
+            return
+        sleep(LOOK_S)
+
+
+def is_used(run: Path) -> bool:
+    """Whether anybody uses a run, or anything of it lives."""
+    with suppress(OSError):
+        return any(owner_of(t) or survivors(t) for t in topologies_of(run))
+    return False
