@@ -11,8 +11,11 @@ ENGINES: Registry[Callable[[], Engine]] = Registry(
     "engine",
     {
         "dynamo": "pytest_pd.engines.dynamo:Dynamo",
+        "dynamo@rehearsal": "pytest_pd.engines.rehearsed:RehearsedDynamo",
         "reference": "pytest_pd.engines.reference:Reference",
+        "reference@rehearsal": "pytest_pd.engines.reference:Reference",
         "vllm": "pytest_pd.engines.vllm:Vllm",
+        "vllm@rehearsal": "pytest_pd.engines.rehearsed:RehearsedVllm",
     },
     "pytest_pd.engines",
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from pytest_pd.errors import SpecError
 from pytest_pd.plan.build import make_plan
 from pytest_pd.plan.model import UNKNOWN_SITE, DeploymentPlan, KvShape, SiteFacts
 from pytest_pd.plan.seam import Engine, Router
+from pytest_pd.provision.rehearse import is_rehearsal
 from pytest_pd.routers import ROUTERS
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.locate import HERE, Roots, find_path
 from pytest_pd.spec.topology import TopologySpec
 
-ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "float8_e4m3fn": 1}
+GPUS_PER_NODE = {"gb200": 4, "gb300": 4}
+"""GPUs of one node by hardware, where it is not 8."""
+
+ASSUMED = "any_"
+ASSUMED_NODES = 4096
+
+ITEMSIZE = {
+    **{"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2},
+    **{"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1},
+}
 """Bytes of one KV value by its type's name, where no quantization is asked for."""
 
 COMPUTE_TYPES = ("float32", "float16", "bfloat16")
+
+
+KV_TYPE_FLAGS = ("--kv-cache-dtype", "--dtype")
 
 
 def engine_of(topology: TopologySpec) -> Engine:
@@ -43,19 +57,70 @@ def plan_deployment(
     site: SiteFacts = UNKNOWN_SITE,
     *,
     roots: Roots = HERE,
+    stand_in: Callable[[Engine], Engine] | None = None,
 ) -> DeploymentPlan:
     """Plan a topology on a cluster.
 
     The model's path is looked up here (``fixtures/...`` in the project, then in
-    the package) and its ``config.json`` read for the shape of the KV.
+    the package) and its ``config.json`` read for the shape of the KV. A cluster
+    of other hardware is replaced by one that fits: such a plan is marked
+    ``assumed`` and can be read, not started.
+
+    Args:
+        stand_in: For a rehearsal: what plays the engine.
 
     Raises:
         SpecError: something is unknown or does not fit.
     """
-    named = resolve_model(topology, cluster, roots)
+    place = fitting(topology, cluster)
+    named = resolve_model(topology, place, roots)
     kv = read_kv_shape(Path(named.model.path), kv_dtype(named))
     engine, router = engine_of(named), router_of(named)
-    return make_plan(named, cluster, engine, router, site, kv=kv)
+    plan = make_plan(
+        named,
+        place,
+        stand_in(engine) if stand_in else engine,
+        router,
+        site,
+        kv=kv,
+        rehearsal=stand_in is not None,
+    )
+    if not is_assumed(place) or stand_in:
+        return plan
+    note = (
+        f"Planned for {place.hardware} nodes of {place.gpus_per_node} GPUs: cluster "
+        f"{cluster.name!r} is {cluster.hardware}."
+    )
+    return replace(plan, assumed=True, notes=(note, *plan.notes))
+
+
+def fitting(topology: TopologySpec, cluster: ClusterSpec) -> ClusterSpec:
+    """Return the cluster as the topology meets it.
+
+    A topology for CPUs leaves GPUs alone. For one whose hardware the cluster has
+    not, nodes of that hardware are assumed, as many as it takes.
+    """
+    kinds = topology.hardware_kinds
+    if cluster.hardware in kinds:
+        return cluster
+    if "cpu" in kinds:
+        return cluster.model_copy(update={"gpus_per_node": 0, "hardware": "cpu"})
+    gpus = topology.placement.gpus_per_node or GPUS_PER_NODE.get(kinds[0], 8)
+    ref = topology.model.ref
+    return ClusterSpec(
+        name=f"{ASSUMED}{kinds[0]}",
+        backend=cluster.backend if cluster.backend != "ssh" else "local",
+        hardware=kinds[0],
+        nodes=ASSUMED_NODES,
+        gpus_per_node=gpus,
+        models={**({ref: ref} if ref else {}), **cluster.models},
+        images=cluster.images,
+    )
+
+
+def is_assumed(cluster: ClusterSpec) -> bool:
+    """Return whether `fitting` made the cluster up."""
+    return cluster.name.startswith(ASSUMED)
 
 
 def resolve_model(
@@ -86,15 +151,24 @@ def resolve_model(
 
 
 def kv_dtype(topology: TopologySpec) -> str | None:
-    """Return the KV type that is asked for, None for the one of the model's file.
-
-    KV has the type that the model computes in, unless decode names another.
-    """
+    """Return the type of KV that the topology asks for, None for the model's own."""
     pool = topology.decode or topology.aggregated
-    if pool and pool.kv_cache_dtype:
-        return pool.kv_cache_dtype
-    precision = topology.model.precision
-    return precision if precision in COMPUTE_TYPES else None
+    if pool is None:
+        return None
+    words = (*topology.engine.args, *pool.args)
+    asked = (pool.kv_cache_dtype, *(_value(words, flag) for flag in KV_TYPE_FLAGS))
+    return next((name for name in asked if name and name != "auto"), None)
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
+    """Return the last value of a flag, written with a blank or with ``=``."""
+    found = None
+    for word, following in zip(words, (*words[1:], ""), strict=True):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
 
 
 def read_kv_shape(model: Path, dtype: str | None) -> KvShape | None:
@@ -111,14 +185,18 @@ def kv_shape(config: Mapping[str, Any], dtype: str | None = None) -> KvShape | N
 
     Source:
         transformers' ``PretrainedConfig``: ``num_key_value_heads`` defaults to
-        ``num_attention_heads``, ``head_dim`` to hidden size over heads.
+        ``num_attention_heads``, ``head_dim`` to hidden size over heads. With
+        ``kv_lora_rank`` (multi-head latent attention) a token has one latent
+        vector of rank + rope dimensions in each layer, and no K and V.
     """
     text = config.get("text_config", config)
-    heads = text.get("num_attention_heads")
-    layers = text.get("num_hidden_layers")
-    kind = dtype or text.get("dtype") or text.get("torch_dtype") or "bfloat16"
+    heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
+    kind = dtype or text.get("dtype") or text.get("torch_dtype") or "float32"
     if not heads or not layers or kind not in ITEMSIZE:
         return None
+    if rank := text.get("kv_lora_rank"):
+        latent = rank + text.get("qk_rope_head_dim", 0)
+        return KvShape(layers, 1, latent // 2, ITEMSIZE[kind])
     head_dim = text.get("head_dim") or text.get("hidden_size", 0) // heads
     kv_heads = text.get("num_key_value_heads") or heads
     return KvShape(layers, kv_heads, head_dim, ITEMSIZE[kind]) if head_dim else None

@@ -330,7 +330,7 @@ def prepare_folder(site: SlurmSite, context: RunContext) -> None:
     folder = slurm_folder(context)
     folder.mkdir(exist_ok=True)
     for program in (launcher, node_facts):
-        source = Path(program.__file__)
+        source = Path(str(program.__file__))
         shutil.copyfile(source, folder / source.name)
 
 

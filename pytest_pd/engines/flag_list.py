@@ -1,0 +1,67 @@
+"""Does a release of an engine know this command line? Looked up in its own list.
+
+A list is what the release's own argument parser holds, one option a line with what
+it takes: ``switch``, ``value``, ``maybe`` (a value or none) or ``many``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from pytest_pd.errors import SpecError
+
+LISTS = {"vllm": ("0.32.0", "vllm_serve_0_32_0.txt")}
+"""Engine to the release that is listed, and the file with its options."""
+
+SKIPPED_WORDS = {"vllm": 2}
+"""Words before the options: ``vllm serve``."""
+
+
+@cache
+def known_flags(engine: str) -> Mapping[str, str]:
+    """Return option to what it takes; empty for an engine without a list."""
+    if engine not in LISTS:
+        return {}
+    text = (files("pytest_pd.engines") / "data" / LISTS[engine][1]).read_text()
+    rows = [line.split() for line in text.splitlines() if line.startswith("-")]
+    return {row[0]: row[1] for row in rows}
+
+
+def check_flags(engine: str, version: str | None, argv: Sequence[str]) -> None:
+    """Refuse an option that the release does not have, and one without its value.
+
+    Other releases than the listed one are not judged.
+
+    Raises:
+        SpecError: names the option and the nearest one.
+    """
+    listed = LISTS.get(engine, ("", ""))[0]
+    if not listed or version not in (None, listed):
+        return
+    known = known_flags(engine)
+    words = list(argv[SKIPPED_WORDS[engine] :])
+    for flag, has_value in _options(words):
+        name = _normal(flag)
+        if name not in known and name.partition(".")[0] not in known:
+            raise SpecError.unknown(f"{engine} {listed}: option", flag, known)
+        if known.get(name) == "value" and not has_value:
+            raise SpecError(
+                f"{engine} {listed}: option {flag!r} needs a value.",
+                hint="write it as the next word, or as --option=value",
+            )
+
+
+def _normal(flag: str) -> str:
+    """Write underscores as hyphens, as vLLM does before it reads a command line."""
+    return flag.replace("_", "-") if flag.startswith("--") else flag
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield every option, and whether a value follows it."""
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word.startswith("--"):
+            flag, sign, _ = word.partition("=")
+            negative = following.startswith("-") and following[1:2].isdigit()
+            yield flag, bool(sign) or negative or not following.startswith("-")

@@ -1,0 +1,137 @@
+"""Stand-ins for rehearsals: a real engine's plan, run by the reference engine.
+
+Placement, ports, endpoints, ranks and every refusal are the real engine's; its
+command line is made, and its flags are looked up in the list of its release; then
+the process that starts is the embedded server, at the same address and port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from pytest_pd.engines.dynamo import Dynamo
+from pytest_pd.engines.flag_list import check_flags
+from pytest_pd.engines.reference import Reference
+from pytest_pd.engines.vllm import Vllm
+from pytest_pd.plan.model import ReadyPlan
+from pytest_pd.plan.seam import (
+    Engine,
+    EvidenceNames,
+    Handover,
+    Launch,
+    Program,
+    Worker,
+)
+from pytest_pd.spec.pool import PoolSpec
+from pytest_pd.spec.topology import TopologySpec
+
+FOLLOW = "import signal; signal.sigwait({signal.SIGTERM, signal.SIGINT})"
+"""A follower (headless) serves nothing: it lives until it is told to end."""
+
+
+class Rehearsed:
+    """The reference engine in the place of another.
+
+    Args:
+        real: Engine that the topology asks for.
+    """
+
+    name = "reference"
+
+    def __init__(self, real: Engine) -> None:
+        self.real = real
+        self.stand_in = Reference()
+
+    def gpus_per_replica(self, pool: PoolSpec) -> int:
+        """Return what the real engine would use."""
+        return self.real.gpus_per_replica(pool)
+
+    def ports(self, pool: PoolSpec) -> Mapping[str, int]:
+        """Return the real engine's ports, and those that the stand-in needs."""
+        return {**self.stand_in.ports(pool), **self.real.ports(pool)}
+
+    def check(self, topology: TopologySpec) -> tuple[str, ...]:
+        """Refuse what the real engine would refuse; say what is played."""
+        return (
+            *self.real.check(topology),
+            f"REHEARSAL: every {self.real.name} process is the reference engine "
+            "with the project's own small model; nothing here says how fast it is.",
+        )
+
+    def launch(self, worker: Worker) -> Launch:
+        """Return the stand-in's launch, in the shape of the real one.
+
+        Raises:
+            SpecError: the real command line has a flag that its release has not.
+        """
+        real = self.real.launch(worker)
+        check_flags(self.real.name, worker.topology.engine.version, real.argv)
+        if not real.endpoint:
+            return _follower(worker, real)
+        played = self.stand_in.launch(_without_args(worker))
+        return replace(
+            played,
+            endpoint=real.endpoint,
+            ranks=real.ranks,
+            notes=real.notes,
+            after=real.after,
+        )
+
+    def handover(self, topology: TopologySpec) -> Handover:
+        """Return what the stand-in promises: it is what runs."""
+        return self.stand_in.handover(topology)
+
+    def evidence(self, topology: TopologySpec) -> EvidenceNames:
+        """Return the stand-in's names."""
+        return self.stand_in.evidence(topology)
+
+    def programs(self, topology: TopologySpec) -> Sequence[Program]:
+        """Return nothing: the stand-in is a part of this package."""
+        return self.stand_in.programs(topology)
+
+
+class RehearsedVllm(Rehearsed):
+    """vLLM's plan, played by the reference engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Vllm())
+
+
+class RehearsedDynamo(Rehearsed):
+    """The plan of Dynamo's workers, played by the reference engine.
+
+    Its frontend, NATS and etcd are not played: the built-in proxy stands in front.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Dynamo())
+
+    def check(self, topology: TopologySpec) -> tuple[str, ...]:
+        """Judge the topology as if Dynamo's frontend were still before it."""
+        router = topology.router and topology.router.model_copy(
+            update={"kind": "dynamo", "policy": None}
+        )
+        return super().check(topology.model_copy(update={"router": router}))
+
+
+def _without_args(worker: Worker) -> Worker:
+    """Return the worker without flags that mean nothing to the stand-in."""
+    engine = worker.topology.engine.model_copy(update={"args": ()})
+    return replace(
+        worker,
+        pool=worker.pool.model_copy(update={"args": ()}),
+        topology=worker.topology.model_copy(update={"engine": engine}),
+    )
+
+
+def _follower(worker: Worker, real: Launch) -> Launch:
+    head = f"http://{worker.head}:{worker.head_ports['http']}/health"
+    return Launch(
+        argv=(worker.site.python, "-c", FOLLOW),
+        ready=ReadyPlan("started", head, budget_s=60.0, stall_s=30.0),
+        endpoint=False,
+        metrics_port="",
+        notes=real.notes,
+        after=real.after,
+    )
