@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 
 from pytest_pd.errors import SpecError
 
@@ -60,7 +61,7 @@ def _normal(flag: str) -> str:
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Yield every option, and whether a value follows it."""
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):
             flag, sign, _ = word.partition("=")
             negative = following.startswith("-") and following[1:2].isdigit()

@@ -64,8 +64,9 @@ class Vllm:
                     hint="rehearse it with --rehearse, or use a dense model",
                 )
         notes: tuple[str, ...] = ()
+        spoken = release(topology)
         if topology.kv_transfer is not None:
-            notes = vllm_kv.check(topology.kv_transfer, release(topology))
+            notes = vllm_kv.check(topology.kv_transfer, spoken)
         return notes + tuple(_dropped(topology))
 
     def launch(self, worker: Worker) -> Launch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.pool import PoolSpec
@@ -82,7 +83,7 @@ def block_tokens(topology: TopologySpec, *, cpu: bool) -> int:
         return topology.engine.block_tokens
     pool = topology.decode or topology.aggregated
     args = [*topology.engine.args, *(pool.args if pool else ())]
-    for word, following in zip(args, [*args[1:], ""], strict=True):
+    for word, following in pairwise([*args, ""]):
         flag, _, value = word.partition("=")
         if flag == "--block-size":
             return int(value or following)

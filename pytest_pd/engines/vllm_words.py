@@ -13,7 +13,7 @@ STAGES = (
     (r"non-default args:", "configuration"),
     (r"Initializing a V1 LLM engine", "engine process"),
     (r"Starting to load model", "weights"),
-    (r"Completed \| (\d+)/(\d+)", "weights {0} of {1}"),
+    (r"Completed \| (\d+)/(\d+)", "weights shards"),
     (r"Loading weights took", "weights loaded"),
     (r"torch\.compile takes|Compiling a graph", "compile"),
     (r"Capturing CUDA graph", "graphs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ ASSUMED = "any_"
 ASSUMED_NODES = 4096
 
 ITEMSIZE = {
-    **{"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2},
-    **{"fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1},
+    "float32": 4,
+    "float": 4,
+    "float16": 2,
+    "half": 2,
+    "bfloat16": 2,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
 }
 """Bytes of one KV value by its type's name, where no quantization is asked for."""
 
@@ -83,7 +90,7 @@ def plan_deployment(
         router,
         site,
         kv=kv,
-        rehearsal=stand_in is not None,
+        rehearsal=stand_in is not None or is_rehearsal(topology),
     )
     if not is_assumed(place) or stand_in:
         return plan
@@ -156,14 +163,16 @@ def kv_dtype(topology: TopologySpec) -> str | None:
     if pool is None:
         return None
     words = (*topology.engine.args, *pool.args)
-    asked = (pool.kv_cache_dtype, *(_value(words, flag) for flag in KV_TYPE_FLAGS))
+    asked = [pool.kv_cache_dtype, *(_value(words, flag) for flag in KV_TYPE_FLAGS)]
+    if topology.model.precision in COMPUTE_TYPES:
+        asked.append(topology.model.precision)
     return next((name for name in asked if name and name != "auto"), None)
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:
     """Return the last value of a flag, written with a blank or with ``=``."""
     found = None
-    for word, following in zip(words, (*words[1:], ""), strict=True):
+    for word, following in pairwise((*words, "")):
         if word == flag:
             found = following
         elif word.startswith(f"{flag}="):
