@@ -18,6 +18,9 @@ from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import Found, Roots, catalogue, find
 from pytest_pd.spec.topology import TopologySpec
 
+SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
+"""Router policies that keep a session on its worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -184,6 +187,8 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
         "pull": expected.transfer == "pull",
         "several_workers": max(len(prefill), len(decode)) > 1,
         "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
+        "session_affinity": spec.router is not None
+        and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "reference": plan.engine == "reference",
     }

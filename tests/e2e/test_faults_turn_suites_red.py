@@ -1,0 +1,78 @@
+"""Each fault switch of the reference engine turns at least one suite red."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+SUITES = Path(__file__).parents[2] / "suites"
+
+TOPOLOGY = {
+    "hardware": "cpu",
+    "model": {"path": "fixtures/models/tiny", "served_name": "tiny"},
+    "engine": {"kind": "reference"},
+    "prefill": {"replicas": 1},
+    "router": {"kind": "proxy"},
+}
+TRANSFER = {
+    "shared_storage": {"connector": "shared_storage", "path": "{run_dir}/kv"},
+    "tcp": {"connector": "tcp"},
+}
+
+CASES = [
+    pytest.param("shared_storage", {"kind": "kv_bit_flip"}, id="bit-flip-files"),
+    pytest.param("tcp", {"kind": "kv_bit_flip", "layer": 3, "head": 1}, id="bit-flip"),
+    pytest.param("tcp", {"kind": "kv_bit_flip", "after": 20}, id="bit-flip-after-20"),
+    pytest.param("tcp", {"kind": "kv_swap"}, id="swap"),
+    pytest.param("shared_storage", {"kind": "kv_swap", "after": 20}, id="swap-after"),
+    pytest.param("tcp", {"kind": "kv_stale"}, id="stale"),
+    pytest.param("tcp", {"kind": "silent_recompute"}, id="recompute"),
+    pytest.param("shared_storage", {"kind": "silent_recompute"}, id="recompute-files"),
+    pytest.param(
+        "tcp", {"kind": "silent_recompute", "after": 20}, id="recompute-after-20"
+    ),
+]
+
+
+def run(folder: Path, transfer: str, fault: dict | None) -> tuple[int, set[str]]:
+    """Run the correctness suites and return the exit code and the red checks."""
+    content = {
+        **TOPOLOGY,
+        "name": "faulty",
+        "kv_transfer": TRANSFER[transfer],
+        "decode": {"replicas": 1, "faults": [fault] if fault else []},
+    }
+    file = folder / "faulty.yaml"
+    file.write_text(yaml.safe_dump(content))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", str(SUITES / "correctness")),
+            *("--pd-topology", str(file), "--pd-run-dir", str(folder / "run")),
+            *("-p", "no:cacheprovider", "-p", "no:randomly", "-rfE", "-q"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=folder,
+        check=False,
+    )
+    red = set(re.findall(r"^(?:FAILED|ERROR) \S*::(\w+)", done.stdout, re.MULTILINE))
+    return done.returncode, red
+
+
+@pytest.mark.parametrize("transfer", sorted(TRANSFER))
+def test_without_a_fault_everything_is_green(tmp_path, transfer):
+    assert run(tmp_path, transfer, None) == (0, set())
+
+
+@pytest.mark.parametrize(("transfer", "fault"), CASES)
+def test_fault_turns_a_check_red(tmp_path, transfer, fault):
+    code, red = run(tmp_path, transfer, fault)
+
+    assert code == 1
+    assert red
