@@ -22,7 +22,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from pytest_pd.errors import SpecError
 from pytest_pd.proxy.ask import Transfer
@@ -125,8 +127,18 @@ def run(args: argparse.Namespace) -> int:
     )
     from pytest_pd.proxy.server import serve
 
-    asyncio.run(serve(options))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(options))
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's factory where uvloop is installed, else None for asyncio's."""
+    try:
+        uvloop = import_module("uvloop")
+    except ImportError:
+        return None
+    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
 def make_options(args: argparse.Namespace) -> ProxyOptions:

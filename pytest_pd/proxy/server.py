@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -203,12 +204,15 @@ async def serve(options: ProxyOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with serving(options) as (proxy, port):
+        gc.freeze()  # what is here now stays: a full collection need not look at it
         log.info(
-            "proxy ready on http://%s:%d policy=%s transfer=%s prefill=%s decode=%s",
+            "proxy ready on http://%s:%d policy=%s transfer=%s loop=%s "
+            "prefill=%s decode=%s",
             options.host,
             port,
             options.policy,
             options.transfer,
+            type(loop).__module__.partition(".")[0],
             ",".join(w.name for w in proxy.pools[Role.PREFILL].workers),
             ",".join(w.name for w in proxy.pools[Role.DECODE].workers),
         )
