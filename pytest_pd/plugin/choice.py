@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from pytest_pd.errors import SpecError
+from pytest_pd.installer.paths import find_program
 from pytest_pd.plan.model import DeploymentPlan, Role
 from pytest_pd.plugin.selection import DEFAULT, Selected, can_match, hardware_in
 from pytest_pd.provision.compose import engine_of, plan_deployment, router_of
@@ -166,7 +167,7 @@ def missing_program(spec: TopologySpec, cluster: ClusterSpec) -> str:
     programs = [*engine_of(spec).programs(spec)]
     programs += router.programs(spec) if router else []
     for program in programs:
-        if shutil.which(program.name) is None:
+        if find_program(program.name) is None:
             return f"{program.name!r} is not installed here: {program.install}"
     return ""
 
