@@ -6,8 +6,9 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._requests: dict[str, Request] = {}
         self._stopped = False
+        self._leaked: list[bytes] = []
         self._random = random.Random(options.seed)
         self._pool = KvPool(
             options.shape,
@@ -129,7 +131,8 @@ class Engine:
     def stop(self) -> None:
         """End the thread after the step it is in; requests are not finished."""
         self._inbox.put(self._halt)
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         if self._connector is not None:
             self._connector.close()
 
@@ -198,6 +201,9 @@ class Engine:
     def _accept(self, request: Request) -> None:
         seed = request.sampling.seed
         request.draws.seed(self._random.random() if seed is None else seed)
+        for fault in self._faults.fire("submit"):
+            most = request.sampling.max_tokens + int(fault.options["tokens"])
+            request.sampling = replace(request.sampling, max_tokens=most)
         self._requests[request.name] = request
         self._scheduler.waiting.append(request)
 
@@ -244,7 +250,7 @@ class Engine:
 
     def _step(self, works: Sequence[Work]) -> None:
         """Compute one batch and give every request that is due its next token."""
-        self._faults.fire("step")
+        self._strike_step()
         chunks = [_chunk(work) for work in works]
         self.books.stepped(sum(work.count for work in works))
         for work, rows in zip(
@@ -257,6 +263,15 @@ class Engine:
             self._read_prompt_rows(request, rows, before)
             if request.pending == 0:
                 self._next_token(request, rows[-1])
+
+    def _strike_step(self) -> None:
+        for fault in self._faults.fire("step"):
+            if fault.kind == "memory_growth":
+                self._leaked.append(
+                    bytes(range(256)) * (int(fault.options["mib"]) << 12)
+                )
+            elif fault.options["rank"] in (-1, self.options.rank):
+                time.sleep(float(fault.options["seconds"]))
 
     def _read_prompt_rows(self, request: Request, rows: Floats, start: int) -> None:
         best = request.sampling.prompt_logprobs
@@ -323,16 +338,7 @@ class Engine:
             keep_s = self._connector.lease_s if handed else None
         self.books.finished(request, event.finish)
         self._scheduler.remove(request, keep_s=keep_s)
-        last = Event(
-            event.tokens,
-            event.text,
-            event.logprobs,
-            event.finish,
-            event.stop_reason,
-            handed,
-            event.error,
-        )
-        self._events.append((request, last))
+        self._events.append((request, replace(event, kv_transfer=handed)))
 
 
 def _limits(options: EngineOptions) -> Limits:

@@ -4,10 +4,10 @@ A fault is data. `KINDS` says for each kind at which seam of the engine it strik
 which options it has; the code at the seam asks `Faults.fire` and does what it is told.
 To add one: a row in `KINDS`, and its effect where the seam is.
 
-Seams: ``start`` (before the server listens), ``http`` (a request came in), ``admit``
-(the engine decides what to compute), ``kv`` (KV leaves or enters this engine),
-``step`` (one forward pass), ``stream`` (an event goes to the client), ``metrics``
-(the page is rendered).
+Seams, and what is one event there: ``start`` (the process starts), ``http`` (a call
+comes in), ``submit`` (the engine accepts a request), ``admit`` (KV of a request was
+found elsewhere), ``kv`` (KV leaves or enters this engine), ``step`` (a forward pass),
+``stream`` (a stream begins), ``metrics`` (the page is read).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pytest_pd.errors import SpecError
 
-Seam = Literal["start", "http", "admit", "kv", "step", "stream", "metrics"]
+Seam = Literal["start", "http", "submit", "admit", "kv", "step", "stream", "metrics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class FaultKind:
 
 
 _PLACE: Mapping[str, object] = {"layer": 1, "head": 0, "block": 0}
+_AT: Mapping[str, object] = {"at": 2}
+"""Number of the token event, from zero, at which a stream goes wrong."""
 
 KINDS: Mapping[str, FaultKind] = {
     "kv_bit_flip": FaultKind(
@@ -50,10 +52,41 @@ KINDS: Mapping[str, FaultKind] = {
     "kv_stale": FaultKind(
         "kv", "one block keeps what the transfer before left there", {"block": 0}
     ),
+    "kv_truncated": FaultKind("kv", "blocks from one on are empty", {"block": 0}),
+    "kv_not_sent": FaultKind("kv", "KV is withheld"),
+    "kv_late": FaultKind("kv", "KV comes late, as from a slow disk", {"seconds": 0.5}),
     "silent_recompute": FaultKind(
         "admit",
         "the decode engine computes the prompt itself in spite of a hand-over",
         {"metrics": "honest", "pull": False},
+    ),
+    "prefill_also_decodes": FaultKind(
+        "submit", "a prefill request generates more than it was asked", {"tokens": 8}
+    ),
+    "http_error": FaultKind("http", "a request is refused", {"status": 500}),
+    "stall": FaultKind("http", "a request waits before it is begun", {"seconds": 5.0}),
+    "crash": FaultKind("http", "the process ends at a request", {"code": 1}),
+    "stream_error": FaultKind("stream", "a stream ends with an error event", _AT),
+    "stream_cut": FaultKind("stream", "the connection drops in a stream", _AT),
+    "stream_crash": FaultKind(
+        "stream", "the process ends in a stream", {**_AT, "code": 1}
+    ),
+    "stream_stall": FaultKind("stream", "a stream pauses", {**_AT, "seconds": 5.0}),
+    "no_done": FaultKind("stream", "a stream ends without [DONE]"),
+    "token_twice": FaultKind("stream", "a token is sent twice", _AT),
+    "token_missing": FaultKind("stream", "a token is not sent", _AT),
+    "first_chunk_empty": FaultKind("stream", "an empty text comes first"),
+    "tokens_bundled": FaultKind("stream", "several tokens come in one", {"size": 4}),
+    "usage_wrong": FaultKind("stream", "usage counts other tokens", {"by": 1}),
+    "slow_step": FaultKind(
+        "step", "one rank computes slowly; -1 is all", {"seconds": 0.02, "rank": -1}
+    ),
+    "memory_growth": FaultKind("step", "each step leaks memory", {"mib": 1}),
+    "metrics_frozen": FaultKind("metrics", "the page stays as it was at the strike"),
+    "slow_start": FaultKind("start", "the server listens late", {"seconds": 5.0}),
+    "crash_at_start": FaultKind("start", "the process ends at start", {"code": 1}),
+    "ready_lie": FaultKind(
+        "start", "it says that it is ready before the engine runs", {"seconds": 5.0}
     ),
 }
 """Kind to seam, effect and options."""

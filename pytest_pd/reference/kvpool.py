@@ -1,4 +1,4 @@
-"""The paged KV cache: the numbers (`KvPool`) and who owns which block (`BlockTable`)."""
+"""The paged KV cache: its numbers (`KvPool`) and its owners (`BlockTable`)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class KvPool:
         """Return (kv_heads, tokens, head_dim) of the first `tokens` in `blocks`."""
         pages = self.data[layer, kv][blocks].transpose(1, 0, 2, 3)
         heads, _, _, dim = pages.shape
-        return pages.reshape(heads, -1, dim)[:, :tokens].astype(np.float64)
+        found: Floats = pages.reshape(heads, -1, dim)[:, :tokens].astype(np.float64)
+        return found
 
     def export(self, blocks: Sequence[int]) -> Stored:
         """Return a copy of whole blocks, in the KV type.

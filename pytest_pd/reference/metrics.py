@@ -123,10 +123,10 @@ class EngineMetrics:
     def _histogram_lines(self, family: Family) -> Iterator[str]:
         _, counts = self._histograms[family.name]
         passed = 0
-        for edge, count in zip((*family.edges, "+Inf"), list(counts), strict=True):
+        edges = (*map(go_float, family.edges), "+Inf")
+        for edge, count in zip(edges, list(counts), strict=True):
             passed += count
-            shown = edge if isinstance(edge, str) else go_float(edge)
-            labels = {**self.labels, "le": shown}
+            labels = {**self.labels, "le": edge}
             yield sample(f"{family.name}_bucket", labels, passed)
         yield sample(f"{family.name}_count", self.labels, passed)
         yield sample(f"{family.name}_sum", self.labels, self._values[family.name, ""])
@@ -180,7 +180,7 @@ def process_lines(started_s: float) -> list[str]:
         "process_resident_memory_bytes": ("gauge", pages * os.sysconf("SC_PAGE_SIZE")),
         "process_start_time_seconds": ("gauge", started_s),
         "process_cpu_seconds_total": ("counter", usage.ru_utime + usage.ru_stime),
-        "process_open_fds": ("gauge", len(os.listdir("/proc/self/fd"))),
+        "process_open_fds": ("gauge", len(list(Path("/proc/self/fd").iterdir()))),
     }
     lines = []
     for name, (kind, value) in values.items():

@@ -242,8 +242,8 @@ def _attend(query: Floats, keys: Floats, values: Floats, start: int) -> Floats:
     """Causal attention of rows at positions from `start` on; (rows, heads * dim)."""
     rows, heads, dim = query.shape
     kv_heads, total, _ = keys.shape
-    grouped = query.reshape(rows, kv_heads, heads // kv_heads, dim)
-    grouped = grouped.transpose(1, 2, 0, 3).reshape(kv_heads, -1, dim)
+    split = query.reshape(rows, kv_heads, heads // kv_heads, dim)
+    grouped = split.transpose(1, 2, 0, 3).reshape(kv_heads, -1, dim)
     scores = grouped @ keys.transpose(0, 2, 1) / np.sqrt(dim)
     if rows > 1:
         hidden = np.arange(total) > start + np.arange(rows)[:, None]

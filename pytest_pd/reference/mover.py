@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from pytest_pd.reference.faults import Fault, Faults
 from pytest_pd.reference.kvpool import KvPool, Stored
+from pytest_pd.reference.wire import TransferError
 
 
 class Mover:
@@ -22,18 +24,31 @@ class Mover:
         self._last: Stored | None = None
 
     def send(self, blocks: Sequence[int]) -> Stored:
-        """Return the pages of `blocks` for another engine."""
+        """Return the pages of `blocks` for another engine.
+
+        Raises:
+            TransferError: a fault withholds them.
+        """
         return self._through_faults(self.pool.export(blocks))
 
     def receive(self, blocks: Sequence[int], pages: Stored) -> None:
-        """Write pages of another engine to `blocks`."""
+        """Write pages of another engine to `blocks`.
+
+        Raises:
+            TransferError: a fault withholds them.
+        """
         self.pool.restore(blocks, self._through_faults(pages))
 
     def _through_faults(self, pages: Stored) -> Stored:
         last, self._last = self._last, pages
         damaged = pages
         for fault in self._faults.fire("kv"):
-            damaged = damage(fault, damaged, last)
+            if fault.kind == "kv_not_sent":
+                raise TransferError("KV is withheld: a fault on purpose.")
+            if fault.kind == "kv_late":
+                time.sleep(float(fault.options["seconds"]))
+            else:
+                damaged = damage(fault, damaged, last)
         return damaged
 
 
@@ -41,7 +56,7 @@ def damage(fault: Fault, pages: Stored, last: Stored | None) -> Stored:
     """Return a copy of `pages` with what `fault` does to them.
 
     Args:
-        fault: One of a kind whose seam is ``kv``.
+        fault: A kind of the seam ``kv`` that changes what is moved.
         pages: What would have been moved.
         last: What was moved the time before; None at the first time.
     """
@@ -52,6 +67,8 @@ def damage(fault: Fault, pages: Stored, last: Stored | None) -> Stored:
     block = int(fault.options["block"]) % pages.shape[2]
     if fault.kind == "kv_stale":
         harmed[:, :, block] = older[:, :, block]
+    if fault.kind == "kv_truncated":
+        harmed[:, :, block:] = 0
     if fault.kind == "kv_bit_flip":
         layer, head = int(fault.options["layer"]), int(fault.options["head"])
         bits = harmed.view(f"u{harmed.itemsize}")

@@ -92,12 +92,12 @@ def _check_modes(args: argparse.Namespace, *, external: bool, hybrid: bool) -> N
         )
     if args.headless and args.api_server_count:
         raise _refused(
-            f"--api-server-count={args.api_server_count} cannot be used with --headless",
+            f"--api-server-count={args.api_server_count} is not for --headless",
             "leave out --api-server-count",
         )
     if several:
         raise _refused(
-            "the reference engine does not supervise --data-parallel-multi-port-external-lb",
+            "the reference engine is no supervisor of several ports",
             "start one process per rank",
         )
 
@@ -126,7 +126,7 @@ def _local_size(
     if external:
         if local not in (1, None):
             raise _refused(
-                "an external data-parallel rank requires `--data-parallel-size-local 1`",
+                "an external rank requires `--data-parallel-size-local 1`",
                 "set it to 1 or leave it out",
             )
         return 1

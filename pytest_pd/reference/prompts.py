@@ -43,11 +43,11 @@ def make_recall(
     """Return a prompt and its answer, the same for the same arguments.
 
     Args:
-        seed: Prompts of different seeds differ from the first pair on.
+        seed: Prompts of different seeds have nothing but their form in common.
         pairs: Look-ups to choose from, 2 to 256; ignored with `length_tokens`.
         chain: Answer tokens; a chain longer than the cycle goes round again.
-        length_tokens: Exact length with ``<s>``, 9 to 771 + any; commas fill up
-            what three tokens a pair leave over.
+        length_tokens: Exact length with ``<s>``, 9 or more; commas fill up what
+            three tokens a pair, for at most 256 pairs, leave over.
 
     Raises:
         ValueError: the cycle would have fewer than 2 or more than 256 symbols.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_pd.errors import SpecError
+from pytest_pd.reference.fields import (
+    ApiError,
+    Body,
+    bad,
+    flag,
+    real,
+    whole,
+    wrong_type,
+)
 from pytest_pd.reference.request import Sampling
 from pytest_pd.reference.tokenizer import Tokenizer
-
-Body = Mapping[str, Any]
 
 _MAX_LOGPROBS = 20
 _UNSUPPORTED = {
@@ -27,29 +33,6 @@ _UNSUPPORTED = {
     "structured_outputs": None,
 }
 """What would change the answer and is not computed here, with its neutral value."""
-
-
-class ApiError(Exception):
-    """A refusal in the shape of vLLM's error body."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        kind: str = "BadRequestError",
-        param: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {
-            "error": {
-                "message": message,
-                "type": kind,
-                "param": param,
-                "code": status,
-            }
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +73,6 @@ class Call:
     kv_transfer: Mapping[str, Any] | None
 
 
-def read_json(raw: bytes) -> Body:
-    """Return the body as a mapping.
-
-    Raises:
-        ApiError: no JSON, or no object.
-    """
-    try:
-        body = json.loads(raw)
-    except ValueError as exc:
-        reason = exc.msg if isinstance(exc, json.JSONDecodeError) else str(exc)
-        at = f"body.{exc.pos}" if isinstance(exc, json.JSONDecodeError) else "body"
-        detail = {"type": "json_invalid", "loc": at, "msg": "JSON decode error"}
-        detail |= {"input": "<dict of 0 items>", "ctx": {"error": reason}}  # type: ignore[dict-item]
-        raise _invalid(detail, at) from exc
-    if not isinstance(body, dict):
-        raise _wrong_type("body", "dict_type", "a valid dictionary", body)
-    return body
-
-
 def read_completion(body: Body, context: Context) -> Call:
     """Judge a body of ``/v1/completions``.
 
@@ -116,18 +80,18 @@ def read_completion(body: Body, context: Context) -> Call:
         ApiError: what vLLM would refuse, or what is not computed here.
     """
     model = _model(body, context)
-    echo = _flag(body, "echo")
+    echo = flag(body, "echo")
     echo_only = echo and body.get("max_tokens") == 0
     prompts, texts = _prompts(body.get("prompt"), context.tokenizer)
     if not prompts or not all(prompts):
-        raise _bad(
+        raise bad(
             "Either prompt or prompt_embeds must be provided and non-empty.", "prompt"
         )
     logprobs = _logprobs(body, "logprobs")
     prompt_logprobs = _logprobs(body, "prompt_logprobs")
     if echo and prompt_logprobs is None:
         prompt_logprobs = logprobs
-    asked = 1 if echo_only else _whole(body, "max_tokens", least=1)
+    asked = 1 if echo_only else whole(body, "max_tokens", least=1)
     return Call(
         model=model,
         chat=False,
@@ -152,10 +116,10 @@ def read_chat(body: Body, context: Context) -> Call:
     text = _rendered(body, context.tokenizer)
     prompts = (tuple(context.tokenizer.encode(text, with_bos=False)),)
     logprobs = None
-    if _flag(body, "logprobs"):
+    if flag(body, "logprobs"):
         logprobs = _logprobs(body, "top_logprobs") or 0
-    asked = _whole(body, "max_completion_tokens", least=1)
-    asked = asked or _whole(body, "max_tokens", least=1)
+    asked = whole(body, "max_completion_tokens", least=1)
+    asked = asked or whole(body, "max_tokens", least=1)
     room = max(context.max_model_len - len(prompts[0]), 1)
     return Call(
         model=model,
@@ -189,7 +153,7 @@ def read_tokenize(body: Body, context: Context) -> list[int]:
         return context.tokenizer.encode(text, with_bos=False)
     prompt = body.get("prompt")
     if not isinstance(prompt, str):
-        raise _wrong_type("body.prompt", "string_type", "a valid string", prompt)
+        raise wrong_type("body.prompt", "string_type", "a valid string", prompt)
     return context.tokenizer.encode(prompt, with_bos=with_bos)
 
 
@@ -202,7 +166,7 @@ def read_detokenize(body: Body, context: Context) -> str:
     _model(body, context)
     tokens = body.get("tokens")
     if not _is_ids(tokens):
-        raise _wrong_type("body.tokens", "list_type", "a valid list", tokens)
+        raise wrong_type("body.tokens", "list_type", "a valid list", tokens)
     assert isinstance(tokens, list)
     return context.tokenizer.decode(_known(tokens, context.tokenizer))
 
@@ -224,19 +188,19 @@ def _shared(body: Body) -> dict[str, Any]:
     """Return what both endpoints read in the same way."""
     for name, neutral in _UNSUPPORTED.items():
         if body.get(name) not in (None, neutral, [], {}):
-            raise _bad(f"{name} is not supported by the reference engine.", name)
+            raise bad(f"{name} is not supported by the reference engine.", name)
     options = body.get("stream_options") or {}
-    stream = _flag(body, "stream")
+    stream = flag(body, "stream")
     if options and not stream:
-        raise _bad(
+        raise bad(
             "Stream options can only be defined when `stream=True`.", "stream_options"
         )
     return {
-        "choices": _whole(body, "n", least=1) or 1,
+        "choices": whole(body, "n", least=1) or 1,
         "stream": stream,
         "include_usage": bool(options.get("include_usage")),
         "continuous_usage": bool(options.get("continuous_usage_stats")),
-        "return_token_ids": _flag(body, "return_token_ids"),
+        "return_token_ids": flag(body, "return_token_ids"),
         "kv_transfer": body.get("kv_transfer_params"),
     }
 
@@ -249,7 +213,7 @@ def _prompts(
         return (), ()
     entries = [prompt] if isinstance(prompt, str) or _is_ids(prompt) else prompt
     if not isinstance(entries, list):
-        raise _wrong_type("body.prompt", "list_type", "a valid list", prompt)
+        raise wrong_type("body.prompt", "list_type", "a valid list", prompt)
     ids, texts = [], []
     for entry in entries:
         if isinstance(entry, str):
@@ -259,7 +223,7 @@ def _prompts(
             ids.append(_known(entry, tokenizer))
             texts.append(tokenizer.decode(entry, skip_special=True))
         else:
-            raise _wrong_type("body.prompt", "list_type", "a valid list", entry)
+            raise wrong_type("body.prompt", "list_type", "a valid list", entry)
     return tuple(ids), tuple(texts)
 
 
@@ -274,23 +238,23 @@ def _is_ids(value: Any) -> bool:
 def _known(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, ...]:
     for index in ids:
         if not 0 <= index < len(tokenizer.words):
-            raise _bad(f"Token id {index} is out of vocabulary", "prompt")
+            raise bad(f"Token id {index} is out of vocabulary", "prompt")
     return tuple(ids)
 
 
 def _rendered(body: Body, tokenizer: Tokenizer) -> str:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise _wrong_type("body.messages", "list_type", "a valid list", messages)
+        raise wrong_type("body.messages", "list_type", "a valid list", messages)
     pairs = []
     for message in messages:
         if not isinstance(message, dict) or "role" not in message:
-            raise _wrong_type("body.messages", "dict_type", "a valid message", message)
+            raise wrong_type("body.messages", "dict_type", "a valid message", message)
         pairs.append((str(message["role"]), _content(message.get("content"))))
     try:
         return tokenizer.render_chat(pairs)
     except SpecError as exc:
-        raise _bad(str(exc), "messages") from exc
+        raise bad(str(exc), "messages") from exc
 
 
 def _content(content: Any) -> str:
@@ -309,22 +273,22 @@ def _sampling(
 ) -> Sampling:
     _check_room(prompts, max_tokens, context.max_model_len, asked="max_tokens" in body)
     longest = max(len(prompt) for prompt in prompts)
-    temperature = _real(body, "temperature", 1.0, least=0.0)
+    temperature = real(body, "temperature", 1.0, least=0.0)
     stop = body.get("stop") or ()
     stop_ids = body.get("stop_token_ids") or ()
-    ends = () if _flag(body, "ignore_eos") else (context.tokenizer.eos,)
+    ends = () if flag(body, "ignore_eos") else (context.tokenizer.eos,)
     return Sampling(
         temperature=temperature,
-        top_p=_real(body, "top_p", 1.0, least=1e-9, most=1.0),
-        top_k=max(_whole(body, "top_k", least=-1) or 0, 0),
-        min_p=_real(body, "min_p", 0.0, least=0.0, most=1.0),
-        seed=_whole(body, "seed", least=-(2**63)),
+        top_p=real(body, "top_p", 1.0, least=1e-9, most=1.0),
+        top_k=max(whole(body, "top_k", least=-1) or 0, 0),
+        min_p=real(body, "min_p", 0.0, least=0.0, most=1.0),
+        seed=whole(body, "seed", least=-(2**63)),
         max_tokens=min(max_tokens, context.max_model_len - longest),
-        min_tokens=_whole(body, "min_tokens", least=0) or 0,
+        min_tokens=whole(body, "min_tokens", least=0) or 0,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
         stop=(stop,) if isinstance(stop, str) else tuple(map(str, stop)),
-        keep_stop=_flag(body, "include_stop_str_in_output"),
+        keep_stop=flag(body, "include_stop_str_in_output"),
         stop_ids=frozenset((*stop_ids, *ends)),
     )
 
@@ -336,7 +300,7 @@ def _check_room(
         size = len(prompt)
         head = f"This model's maximum context length is {room} tokens. However, "
         if size >= room:
-            raise _bad(
+            raise bad(
                 f"{head}your prompt contains {size} input tokens, which exceeds this "
                 "limit even without any output tokens. Please reduce the length of "
                 "the input prompt.",
@@ -344,7 +308,7 @@ def _check_room(
                 size,
             )
         if asked and size + max_tokens > room:
-            raise _bad(
+            raise bad(
                 f"{head}you requested {max_tokens} output tokens and your prompt "
                 f"contains at least {size} input tokens, for a total of at least "
                 f"{size + max_tokens} tokens. Please reduce the length of the input "
@@ -355,63 +319,12 @@ def _check_room(
 
 
 def _logprobs(body: Body, name: str) -> int | None:
-    count = _whole(body, name, least=0)
+    count = whole(body, name, least=0)
     if count is not None and count > _MAX_LOGPROBS:
-        raise _bad(
+        raise bad(
             f"Requested sample logprobs of {count}, which is greater than max "
             f"allowed: {_MAX_LOGPROBS}",
             name,
             count,
         )
     return count
-
-
-def _flag(body: Body, name: str) -> bool:
-    value = body.get(name)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise _wrong_type(f"body.{name}", "bool_type", "a valid boolean", value)
-    return value
-
-
-def _whole(body: Body, name: str, *, least: int) -> int | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong_type(f"body.{name}", "int_type", "a valid integer", value)
-    if value < least:
-        raise _bad(f"{name} must be at least {least}, got {value}.", name, value)
-    return value
-
-
-def _real(
-    body: Body, name: str, default: float, *, least: float, most: float = float("inf")
-) -> float:
-    value = body.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _wrong_type(f"body.{name}", "float_type", "a valid number", value)
-    if not least <= value <= most:
-        bounds = (
-            "non-negative" if least == 0 and most > 1 else f"in ({least:g}, {most:g}]"
-        )
-        raise _bad(f"{name} must be {bounds}, got {value}.", name, value)
-    return float(value)
-
-
-def _bad(message: str, param: str, value: object = None) -> ApiError:
-    shown = f"parameter={param}" + ("" if value is None else f", value={value}")
-    return ApiError(f"{message} ({shown})", param=param)
-
-
-def _wrong_type(where: str, kind: str, wanted: str, value: object) -> ApiError:
-    detail = {"type": kind, "loc": where, "msg": f"Input should be {wanted}"}
-    return _invalid({**detail, "input": str(value)}, where)
-
-
-def _invalid(detail: Mapping[str, object], where: str) -> ApiError:
-    message = f"1 validation error:\n  {dict(detail)!r}"
-    return ApiError(message, kind="Bad Request", param=where)

@@ -6,13 +6,22 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
+from pytest_pd.errors import SpecError
+from pytest_pd.reference.call import (
+    Mail,
+    asked_name,
+    collect,
+    make_choices,
+    stream,
+)
 from pytest_pd.reference.engine import Engine
 from pytest_pd.reference.faults import Fault, Faults
+from pytest_pd.reference.fields import ApiError, Body, read_json
 from pytest_pd.reference.metrics import (
     EngineMetrics,
     Family,
@@ -21,24 +30,22 @@ from pytest_pd.reference.metrics import (
     sample,
 )
 from pytest_pd.reference.protocol import (
-    ApiError,
-    Body,
     Call,
     Context,
     read_chat,
     read_completion,
     read_detokenize,
-    read_json,
     read_tokenize,
 )
-from pytest_pd.reference.request import Answer, Event, Request
-from pytest_pd.reference.responses import Choice, Json, Writer
+from pytest_pd.reference.request import Event, Request
+from pytest_pd.reference.responses import Writer
+from pytest_pd.reference.tamper import strike_before
 
 VERSION = "0.32.0"
 _RANK_HEADER = "X-data-parallel-rank"
 _BODY_BYTES = 64 << 20
 
-Mail = asyncio.Queue[tuple[Request, Event]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Server:
         self._faults: list[Faults] = []
         self._mail: dict[str, Mail] = {}
         self._loop = asyncio.get_running_loop()
+        self._page = ""
         self._answered: dict[tuple[str, str, str], int] = {}
 
     def add(self, engine: Engine, faults: Faults) -> None:
@@ -115,7 +123,7 @@ class Server:
     async def _guard(
         self,
         request: web.Request,
-        handler: Callable[[web.Request], AsyncIterator[web.StreamResponse]],
+        handler: Handler,
     ) -> web.StreamResponse:
         """Check the key, count the answer and give errors vLLM's shape."""
         key = self._front.api_key
@@ -123,7 +131,7 @@ class Server:
         if key and request.path.startswith("/v1") and given != f"Bearer {key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         try:
-            response: web.StreamResponse = await handler(request)  # type: ignore[misc]
+            response: web.StreamResponse = await handler(request)
         except ApiError as exc:
             response = web.json_response(exc.body, status=exc.status)
         except web.HTTPException as exc:
@@ -145,6 +153,9 @@ class Server:
         return web.json_response({"server_load": sum(e.load for e in self._engines)})
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        struck = bool(self._engines and self._faults[0].fire("metrics"))
+        if struck and self._page:
+            return self._page_response()
         metrics = [engine.books.metrics for engine in self._engines]
         lines = process_lines(self._front.started_s)
         lines += render(self._families, metrics)
@@ -153,7 +164,11 @@ class Server:
         for (path, method, status), count in sorted(self._answered.items()):
             labels = {"handler": path, "method": method, "status": status}
             lines.append(sample("http_requests_total", labels, count))
-        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+        self._page = "\n".join(lines) + "\n"
+        return self._page_response()
+
+    def _page_response(self) -> web.Response:
+        return web.Response(text=self._page, content_type="text/plain", charset="utf-8")
 
     def _cache_lines(self, metrics: Sequence[EngineMetrics]) -> list[str]:
         lines = ["# TYPE vllm:cache_config_info gauge"]
@@ -164,7 +179,7 @@ class Server:
 
     async def _models(self, _: web.Request) -> web.Response:
         front = self._front
-        cards = [
+        cards: list[dict[str, object]] = [
             {
                 "id": name,
                 "object": "model",
@@ -204,8 +219,6 @@ class Server:
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         """Replace all faults by the list in the body."""
-        from pytest_pd.errors import SpecError
-
         try:
             content = json.loads(await request.read())
             faults = tuple(Fault.parse(entry) for entry in content)
@@ -227,27 +240,24 @@ class Server:
         return await self._answer(request, body, call, name)
 
     async def _answer(
-        self, request: web.Request, body: Body, call: Call, name: str
+        self, http: web.Request, body: Body, call: Call, name: str
     ) -> web.StreamResponse:
         """Run one call, with its requests aborted if the client leaves."""
-        name = _asked_name(request, body, name)
-        engine = self._engine(request)
-        choices = _choices(call, name)
+        engine, faults = self._engine(http)
+        await strike_before(faults.fire("http"))
+        name = asked_name(http, body, name)
+        tokenizer, details = self._front.context.tokenizer, self._front.details
+        writer = Writer(call, tokenizer, name, int(time.time()), details)
+        choices = make_choices(call, name)
         mail: Mail = asyncio.Queue()
-        writer = Writer(
-            call,
-            self._front.context.tokenizer,
-            name,
-            int(time.time()),
-            self._front.details,
-        )
         for choice in choices:
             self._mail[choice.request.name] = mail
             engine.submit(choice.request)
         try:
             if call.stream:
-                return await _stream(request, writer, choices, mail)
-            await _collect(choices, mail)
+                struck = faults.fire("stream")
+                return await stream(http, writer, choices, mail, struck)
+            await collect(choices, mail)
             return web.json_response(writer.body(choices))
         finally:
             for choice in choices:
@@ -255,85 +265,15 @@ class Server:
                 if choice.last is None:
                     engine.abort(choice.request.name)
 
-    def _engine(self, request: web.Request) -> Engine:
+    def _engine(self, http: web.Request) -> tuple[Engine, Faults]:
         """Return the engine of the rank asked for, else the least loaded one."""
-        asked = request.headers.get(_RANK_HEADER)
-        if asked is None:
-            return min(self._engines, key=lambda engine: engine.load)
+        asked = http.headers.get(_RANK_HEADER)
         count = len(self._engines)
-        if not asked.isdigit() or int(asked) >= count:
+        if asked is None:
+            rank = min(range(count), key=lambda index: self._engines[index].load)
+        elif asked.isdigit() and int(asked) < count:
+            rank = int(asked)
+        else:
             message = f"data_parallel_rank {asked} is out of range [0, {count})."
             raise ApiError(message, param="data_parallel_rank")
-        return self._engines[int(asked)]
-
-
-def _asked_name(request: web.Request, body: Body, name: str) -> str:
-    """Return the id of the answer; routers choose it by header."""
-    asked = request.headers.get("X-Request-Id") or body.get("request_id")
-    return f"{name.partition('-')[0]}-{asked}" if asked else name
-
-
-def _choices(call: Call, name: str) -> list[Choice]:
-    """Return one choice per prompt and answer, each with a request of its own."""
-    made = []
-    for prompt, text in zip(call.prompts, call.texts, strict=True):
-        for copy in range(call.choices):
-            index = len(made)
-            request = Request(
-                name=f"{name}-{index}-{secrets.token_hex(4)}",
-                prompt=prompt,
-                sampling=call.sampling.for_copy(copy),
-                answer=Answer(call.sampling.stop, keep_stop=call.sampling.keep_stop),
-                kv_transfer=call.kv_transfer,
-                arrived_s=time.perf_counter(),
-            )
-            made.append(Choice(index, request, text))
-    return made
-
-
-async def _collect(choices: Sequence[Choice], mail: Mail) -> None:
-    """Wait until all choices are finished."""
-    by_request = {id(choice.request): choice for choice in choices}
-    while any(choice.last is None for choice in choices):
-        request, event = await mail.get()
-        by_request[id(request)].take(event)
-        if event.finish == "error":
-            raise _engine_error(event)
-
-
-def _engine_error(event: Event) -> ApiError:
-    kind = "InternalServerError"
-    return ApiError(f"Internal server error: {event.error}", status=500, kind=kind)
-
-
-async def _stream(
-    http: web.Request, writer: Writer, choices: Sequence[Choice], mail: Mail
-) -> web.StreamResponse:
-    """Send every event as it comes, then the usage, then ``[DONE]``."""
-    response = web.StreamResponse()
-    response.content_type = "text/event-stream"
-    response.charset = "utf-8"
-    await response.prepare(http)
-    if writer.call.chat:
-        for choice in choices:
-            await _send(response, writer.opening(choice))
-    by_request = {id(choice.request): choice for choice in choices}
-    while any(choice.last is None for choice in choices):
-        request, event = await mail.get()
-        choice = by_request[id(request)]
-        first = not choice.tokens
-        choice.take(event)
-        if event.finish == "error":
-            await _send(response, _engine_error(event).body)
-        else:
-            await _send(response, writer.chunk(choice, event, first=first))
-    if writer.call.include_usage:
-        await _send(response, writer.closing(choices))
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
-    return response
-
-
-async def _send(response: web.StreamResponse, content: Json) -> None:
-    text = json.dumps(content, separators=(",", ":"))
-    await response.write(f"data: {text}\n\n".encode())
+        return self._engines[rank], self._faults[rank]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ class SharedStorageConnector:
         folder = self._folder(request.prompt[:whole])
         if not self.config.produces or not whole or folder.is_dir():
             return
-        self._write(folder, self._seat.mover.send(request.blocks[: whole // size]))
+        with suppress(TransferError):
+            self._write(folder, self._seat.mover.send(request.blocks[: whole // size]))
 
     def hand_on(self, request: Request) -> Mapping[str, Any] | None:
         """Nothing: the files are the hand-over."""
@@ -107,7 +108,7 @@ class SharedStorageConnector:
             blob = tensorfile.encode({"kv_cache": flat}, bf16=True)
             (draft / _file_name(layer)).write_bytes(blob)
         try:
-            os.rename(draft, folder)
+            draft.rename(folder)
         except OSError:
             # Another engine wrote the same prompt in the meantime: the same bytes.
             shutil.rmtree(draft, ignore_errors=True)

@@ -66,7 +66,10 @@ class _Talk(socketserver.StreamRequestHandler):
         assert isinstance(self.server, PageServer)
         with suppress(ConnectionError, ValueError, KeyError, TypeError):
             while line := self.rfile.readline(_LINE_BYTES):
-                reply, behind = self.server.answer(json.loads(line))
+                try:
+                    reply, behind = self.server.answer(json.loads(line))
+                except TransferError as exc:
+                    reply, behind = {"error": exc.fact}, b""
                 self.wfile.write(json.dumps(reply).encode() + b"\n" + behind)
 
 
