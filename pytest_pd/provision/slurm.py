@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ class SlurmAllocation:
 
     @property
     def python(self) -> str:
-        return self._site.python
+        return self._site.package_python or sys.executable
 
     @property
     def job(self) -> str:

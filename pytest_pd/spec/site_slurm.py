@@ -49,7 +49,9 @@ class SlurmSite(Model):
             refused. None leaves it to the nodes to say what they see.
         job_id: Run inside this allocation; else ``SLURM_JOB_ID`` if
             `inside_allocation`, else a job of our own.
-        python: Interpreter on the nodes, 3.6 or later.
+        python: Interpreter on the nodes, 3.6 or later, for launcher and checks.
+        package_python: Interpreter that has this package, as the nodes see it, for
+            the reference engine and the proxy; None is the one that runs pytest.
     """
 
     partition: str | None = None
@@ -77,5 +79,6 @@ class SlurmSite(Model):
     inside_allocation: bool = True
     job_id: str | None = Field(default=None, pattern=r"^\d+$")
     python: str = "python3"
+    package_python: str | None = None
     sbatch_flags: tuple[str, ...] = ()
     srun_flags: tuple[str, ...] = ()
