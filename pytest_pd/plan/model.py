@@ -211,6 +211,7 @@ class DeploymentPlan:
             ``teardown``) to seconds, in the order of a run.
         performance_only: Tokens are bent on purpose (forced acceptance): no
             verdict on correctness or accuracy.
+        assumed: Planned for hardware that the cluster has not: only to be read.
         disk_bytes: Logs, and KV files of shared storage; weights not counted.
     """
 
@@ -231,6 +232,7 @@ class DeploymentPlan:
     notes: tuple[str, ...] = ()
     budgets_s: Mapping[str, float] = field(default_factory=dict)
     performance_only: bool = False
+    assumed: bool = False
 
     @property
     def url(self) -> str:

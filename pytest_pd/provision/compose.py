@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,8 +39,6 @@ ITEMSIZE = {
 """Bytes of one KV value by its type's name, where no quantization is asked for."""
 
 COMPUTE_TYPES = ("float32", "float16", "bfloat16")
-
-
 KV_TYPE_FLAGS = ("--kv-cache-dtype", "--dtype")
 
 
@@ -64,7 +62,6 @@ def plan_deployment(
     site: SiteFacts = UNKNOWN_SITE,
     *,
     roots: Roots = HERE,
-    stand_in: Callable[[Engine], Engine] | None = None,
 ) -> DeploymentPlan:
     """Plan a topology on a cluster.
 
@@ -72,9 +69,6 @@ def plan_deployment(
     the package) and its ``config.json`` read for the shape of the KV. A cluster
     of other hardware is replaced by one that fits: such a plan is marked
     ``assumed`` and can be read, not started.
-
-    Args:
-        stand_in: For a rehearsal: what plays the engine.
 
     Raises:
         SpecError: something is unknown or does not fit.
@@ -86,13 +80,13 @@ def plan_deployment(
     plan = make_plan(
         named,
         place,
-        stand_in(engine) if stand_in else engine,
+        engine,
         router,
         site,
         kv=kv,
-        rehearsal=stand_in is not None or is_rehearsal(topology),
+        rehearsal=is_rehearsal(topology),
     )
-    if not is_assumed(place) or stand_in:
+    if not is_assumed(place):
         return plan
     note = (
         f"Planned for {place.hardware} nodes of {place.gpus_per_node} GPUs: cluster "

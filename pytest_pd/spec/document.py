@@ -19,10 +19,18 @@ from pytest_pd.errors import SpecError
 Place = tuple[Hashable, ...]
 
 
-class _Loader(yaml.SafeLoader):
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
     """A safe loader with the scalars of YAML 1.2's core schema."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+
+class _Dumper(_SafeDumper):  # type: ignore[misc]
+    """A safe dumper that quotes what either version of YAML would misread."""
 
 
 for _tag, _pattern, _first in (
@@ -37,9 +45,10 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"^(?:<<)$", "<"),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
-    )
+    for _kind in (_Loader, _Dumper):
+        _kind.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +151,8 @@ def _refuse_duplicates(node: yaml.MappingNode, place: Place, path: Path) -> None
                 where=f"{path}:{line}",
             )
         seen[key] = line
+
+
+def dump(data: Any) -> str:
+    """Return plain data as YAML text that `parse_document` reads back as it was."""
+    return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=100))

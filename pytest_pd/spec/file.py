@@ -12,6 +12,7 @@ from pytest_pd.spec.base import Model
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.document import Document, parse_document, read_document
 from pytest_pd.spec.explain import explain
+from pytest_pd.spec.lock import is_lock, unlock
 from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.variant import unfold
 
@@ -45,12 +46,14 @@ def build(document: Document, model: type[M]) -> M:
 
 def read_topologies(path: Path | str) -> tuple[TopologySpec, ...]:
     """Read every topology of one file: its base, variants and matrix points."""
-    documents = unfold(read_document(Path(path)))
+    documents = unfold(_document(Path(path), "topology"))
     return tuple(build(document, TopologySpec) for document in documents.values())
 
 
 def read_topology(path: Path | str, name: str | None = None) -> TopologySpec:
     """Read one topology of a file: the base, or the variant called `name`.
+
+    A lock file holds one topology, which any name means.
 
     The file's own name stands for its base too, whatever its ``name:`` says.
 
@@ -58,9 +61,10 @@ def read_topology(path: Path | str, name: str | None = None) -> TopologySpec:
         SpecError: the file has no such topology, or something in it is wrong.
     """
     path = Path(path)
-    document = read_document(path)
+    document = _document(path, "topology")
     documents = unfold(document)
-    wanted = next(iter(documents)) if name in (None, path.stem) else str(name)
+    base = name in (None, path.stem) or document.path.name.endswith(".lock.yaml")
+    wanted = next(iter(documents)) if base else str(name)
     if wanted not in documents:  # catalogues call a file's base by its stem
         documents = unfold(document, base_name=path.stem)
     if wanted not in documents:
@@ -69,5 +73,10 @@ def read_topology(path: Path | str, name: str | None = None) -> TopologySpec:
 
 
 def read_cluster(path: Path | str) -> ClusterSpec:
-    """Read one cluster file."""
-    return build(read_document(Path(path)), ClusterSpec)
+    """Read one cluster file, or the cluster of a lock file."""
+    return build(_document(Path(path), "cluster"), ClusterSpec)
+
+
+def _document(path: Path, part: str) -> Document:
+    document = read_document(path)
+    return unlock(document, part) if is_lock(document) else document

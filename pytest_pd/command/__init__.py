@@ -1,0 +1,1 @@
+"""Commands of ``pytest-pd`` that cut across the parts."""
