@@ -19,6 +19,9 @@ KV_ROLES = {Role.PREFILL: "kv_producer", Role.DECODE: "kv_consumer"}
 ASKED = {"producer": "kv_producer", "consumer": "kv_consumer", "both": "kv_both"}
 
 
+IGNORED = ("speculative", "kv_offload", "kv_events", "moe", "config")
+
+
 class Reference:
     """Turns one placed worker into ``python -m pytest_pd.reference serve``."""
 
@@ -45,7 +48,7 @@ class Reference:
             raise SpecError.unknown(
                 "reference engine: connector", transfer.connector, (*SHARED, *PULL)
             )
-        return ()
+        return tuple(_ignored(topology))
 
     def launch(self, worker: Worker) -> Launch:
         """Return argv, environment and readiness of one server."""
@@ -68,7 +71,7 @@ class Reference:
                 "OPENBLAS_NUM_THREADS": "1",
                 **(side_channel if pulls else {}),
             },
-            ranks=worker.dp_ranks,
+            ranks=worker.dp_ranks if worker.pool.dp > 1 else (),
         )
 
     def handover(self, topology: TopologySpec) -> Handover:
@@ -106,6 +109,15 @@ class Reference:
         return ()
 
 
+def _ignored(topology: TopologySpec) -> Iterator[str]:
+    """Say which settings mean nothing to this engine."""
+    for role in ("prefill", "decode", "aggregated"):
+        pool: PoolSpec | None = getattr(topology, role)
+        found = [name for name in IGNORED if pool and getattr(pool, name)]
+        if found:
+            yield f"{role}.{', '.join(found)}: the reference engine has no such thing."
+
+
 def _argv(worker: Worker) -> Iterator[str]:
     topology = worker.topology
     yield from (worker.site.python, "-m", "pytest_pd.reference", "serve")
@@ -117,6 +129,11 @@ def _argv(worker: Worker) -> Iterator[str]:
     if topology.kv_transfer and _moves(worker):
         config = _transfer_config(topology.kv_transfer, worker)
         yield from ("--kv-transfer-config", _json(config))
+    if worker.pool.prefix_caching is not None:
+        prefix = "" if worker.pool.prefix_caching else "no-"
+        yield f"--{prefix}enable-prefix-caching"
+    if worker.pool.kv_cache_dtype:
+        yield from ("--kv-cache-dtype", worker.pool.kv_cache_dtype)
     for fault in (*topology.engine.faults, *worker.pool.faults):
         yield from ("--fault", _json(fault))
     yield from topology.engine.args

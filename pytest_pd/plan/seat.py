@@ -131,6 +131,7 @@ def _routers(context: Context, node: int, router: Router | None) -> Iterator[_As
     pool = PoolSpec(
         args=spec.args,
         env=spec.env,
+        env_from_host=spec.env_from_host,
         log=spec.log,
         image=spec.image,
         mounts=spec.mounts,

@@ -137,9 +137,7 @@ def _started(context: Context, seat: Seat, worker: Worker, launch: Launch) -> St
         log=pool.log,
         ready=_ready(context, launch.ready),
         env={key: value for _, env in layers for key, value in env.items()},
-        env_from_host=tuple(
-            dict.fromkeys((*launch.env_from_host, *pool.env_from_host))
-        ),
+        env_from_host=_from_host(worker, launch),
         env_unset=launch.env_unset,
         gpu_ids=worker.gpu_ids,
         ranks=worker.ranks,
@@ -170,6 +168,14 @@ def _env_layers(
         (f"{worker.role}.env", worker.pool.env),
         (f"cluster {cluster.name}", cluster.env),
         (f"node {node}", _node_env(context, node)),
+    )
+
+
+def _from_host(worker: Worker, launch: Launch) -> tuple[str, ...]:
+    is_worker = worker.role not in (Role.ROUTER, Role.CONTROL)
+    shared = worker.topology.engine.env_from_host if is_worker else ()
+    return tuple(
+        dict.fromkeys((*launch.env_from_host, *shared, *worker.pool.env_from_host))
     )
 
 

@@ -28,6 +28,11 @@ class Proxy:
         policy = topology.router.policy if topology.router else None
         if policy and policy not in POLICIES:
             raise SpecError.unknown("router.policy", policy, POLICIES)
+        spec = topology.router
+        names = ("config", "session_affinity")
+        ignored = [name for name in names if spec and getattr(spec, name)]
+        if ignored:
+            return (f"router.{', '.join(ignored)}: the proxy has no such thing.",)
         return ()
 
     def launch(self, worker: Worker, endpoints: Sequence[Endpoint]) -> Launch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -34,7 +35,21 @@ Word = Annotated[str, BeforeValidator(_word)]
 """Text; numbers are taken as they are written, booleans refused."""
 
 Args = Annotated[tuple[Word, ...], BeforeValidator(_words)]
-Env = dict[str, Word]
+_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$", re.IGNORECASE)
+
+
+def _no_secrets(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if value and _SECRET.search(name):
+            raise ValueError(
+                f"{name} looks like a secret, and what stands here gets into plans and "
+                "logs: name it in env_from_host, and set it where pytest is started"
+            )
+    return env
+
+
+Env = Annotated[dict[str, Word], AfterValidator(_no_secrets)]
+"""Environment variables; secrets are refused, for plans are printed and stored."""
 
 
 class Model(BaseModel):

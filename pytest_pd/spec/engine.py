@@ -46,6 +46,7 @@ class EngineSpec(Model):
     block_tokens: Positive | None = None
     args: Args = ()
     env: Env = Field(default_factory=dict)
+    env_from_host: tuple[str, ...] = ()
     config: dict[str, Any] = Field(default_factory=dict)
     faults: tuple[dict[str, Any], ...] = ()
 

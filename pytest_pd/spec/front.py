@@ -41,6 +41,7 @@ class RouterSpec(Model):
     mounts: tuple[str, ...] = ()
     args: Args = ()
     env: Env = Field(default_factory=dict)
+    env_from_host: tuple[str, ...] = ()
     config: dict[str, Any] = Field(default_factory=dict)
     session_affinity: AffinitySpec | None = None
     resources: ResourceSpec = ResourceSpec()

@@ -19,6 +19,7 @@ from pytest_pd.spec.extra import (
 )
 from pytest_pd.spec.front import AffinitySpec, ControlPlaneSpec, RouterSpec
 from pytest_pd.spec.pool import PoolSpec, WorkerSpec
+from pytest_pd.spec.slo import SloSpec
 
 __all__ = [
     "AffinitySpec",
@@ -36,15 +37,6 @@ __all__ = [
     "TopologySpec",
     "WorkerSpec",
 ]
-
-
-class SloSpec(Model):
-    """Latency targets that goodput is counted under."""
-
-    ttft_ms: float | None = Field(default=None, gt=0)
-    tpot_ms: float | None = Field(default=None, gt=0)
-    itl_ms: float | None = Field(default=None, gt=0)
-    e2e_ms: float | None = Field(default=None, gt=0)
 
 
 class TopologySpec(Model):
