@@ -93,7 +93,7 @@ def latencies(result: LoadResult) -> Latencies:
     found.sort(key=lambda trace: trace.end_ns)
     queue = np.array([t.sent_before_ns - t.intended_ns for t in found]) / NS
     ttft, e2e = _each(ttft_s, found), _each(e2e_s, found)
-    paced = [t for t in found if _has_tpot(t)]
+    paced = [t for t in found if has_tpot(t)]
     return Latencies(
         ttft=ttft,
         e2e=e2e,
@@ -112,7 +112,7 @@ def _each(
     return np.array([function(trace) for trace in traces], float)
 
 
-def _has_tpot(trace: RequestTrace) -> bool:
+def has_tpot(trace: RequestTrace) -> bool:
     return len(trace.stamp_ns) > 1 and trace.output_tokens > max(
         int(trace.tokens[0]), 1
     )
