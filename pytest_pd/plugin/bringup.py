@@ -36,17 +36,16 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
         ProvisionError: it could not be brought up.
     """
     choice, config = session.choice, session.config
+    cluster = choice.clusters[name]
     context = make_context(session, name)
     claim(context)
 
     def make_plan(site: SiteFacts) -> DeploymentPlan:
-        plan = plan_deployment(
-            choice.specs[name], choice.cluster, site, roots=choice.roots
-        )
+        plan = plan_deployment(choice.specs[name], cluster, site, roots=choice.roots)
         changed = config.hook.pytest_pd_modify_plan(config=config, plan=plan)
         return changed or plan
 
-    backend = BACKENDS.get(choice.cluster.backend)()
+    backend = BACKENDS.get(cluster.backend)()
     keep = config.getoption("pd_keep")
     try:
         with (
@@ -54,7 +53,7 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
             deploy(
                 make_plan,
                 backend,
-                choice.cluster,
+                cluster,
                 context,
                 progress=progress,
                 keep_s=seconds(keep) if keep else None,
@@ -77,7 +76,7 @@ def make_context(session: PdSession, name: str) -> RunContext:
         run_id=session.run.id,
         run_dir=folder,
         lease=RunDir(folder).lease,
-        lease_ttl_s=session.choice.cluster.lease_ttl_s,
+        lease_ttl_s=session.choice.clusters[name].lease_ttl_s,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -30,12 +30,14 @@ class Choice:
     Attributes:
         specs: Topology id to specification, in the order of `selected`.
         plans: Topology id to plan, before any allocation.
-        cluster: Where they run.
+        clusters: Topology id to where it runs: `cluster`, or for a rehearsal what
+            `rehearse` makes of it.
     """
 
     selected: tuple[Selected, ...]
     specs: Mapping[str, TopologySpec]
     plans: Mapping[str, DeploymentPlan]
+    clusters: Mapping[str, ClusterSpec]
     cluster: ClusterSpec
     roots: Roots
 
@@ -56,13 +58,31 @@ def choose(config: pytest.Config) -> Choice:
     selected: list[Selected] = []
     specs: dict[str, TopologySpec] = {}
     plans: dict[str, DeploymentPlan] = {}
+    clusters: dict[str, ClusterSpec] = {}
+    stage = make_stage(config, cluster)
     for found in wanted(config, roots, cluster):
-        spec = read_topology(found.path)
-        plan = plan_deployment(spec, cluster, roots=roots)
-        chosen = select(found, spec, plan, cluster)
+        spec, place = stage(read_topology(found.path, found.name))
+        plan = plan_deployment(spec, place, roots=roots)
+        chosen = select(found, spec, plan, place)
         selected.append(chosen)
         specs[chosen.id], plans[chosen.id] = spec, plan
-    return Choice(tuple(selected), specs, plans, cluster, roots)
+        clusters[chosen.id] = place
+    return Choice(tuple(selected), specs, plans, clusters, cluster, roots)
+
+
+Stage = Callable[[TopologySpec], tuple[TopologySpec, ClusterSpec]]
+
+
+def make_stage(config: pytest.Config, cluster: ClusterSpec) -> Stage:
+    """Return what a topology file becomes: itself, or with ``--rehearse`` a play."""
+    if not config.getoption("pd_rehearse"):
+        return lambda spec: (spec, cluster)
+
+    from pytest_pd.provision.rehearse import rehearse
+
+    return lambda spec: rehearse(
+        spec, cluster, installed=lambda program: find_program(program) is not None
+    )
 
 
 def choose_cluster(config: pytest.Config, roots: Roots) -> ClusterSpec:
@@ -87,15 +107,18 @@ def wanted(
     marks = hardware_in(config.getoption("markexpr", "") or "")
     if not marks:
         return find("topologies", [DEFAULT], roots)
-    return of_hardware(config.getoption("markexpr"), roots, cluster)
+    stage = make_stage(config, cluster)
+    return of_hardware(config.getoption("markexpr"), roots, cluster, stage)
 
 
-def of_hardware(expression: str, roots: Roots, cluster: ClusterSpec) -> Sequence[Found]:
+def of_hardware(
+    expression: str, roots: Roots, cluster: ClusterSpec, stage: Stage
+) -> Sequence[Found]:
     """Return every topology that ``-m EXPRESSION`` can mean and the cluster fits."""
     found = []
     for name, path in catalogue("topologies", roots).items():
-        spec = read_topology(path)
-        if can_match_any(expression, spec) and fits(spec, cluster):
+        spec = read_topology(path, name)
+        if can_match_any(expression, spec) and fits(*stage(spec)):
             found.append(Found(name, path, explicit=False))
     if not found:
         raise SpecError(
