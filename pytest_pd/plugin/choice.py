@@ -200,7 +200,9 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
     expected = plan.expected
     prefill = plan.of_role(Role.PREFILL)
     decode = plan.of_role(Role.DECODE)
+    names = engine_of(spec).evidence(spec)
     facts = {
+        "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
         "disaggregated": bool(prefill and decode),
         "router": spec.router is not None,
         "true_tokens": expected.true_tokens,

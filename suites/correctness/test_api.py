@@ -40,6 +40,7 @@ def test_stream_ends_with_done_and_usage(ask, prompts, path):
 
 
 @ENDPOINTS
+@pytest.mark.pd_needs("true_tokens", "deterministic")
 def test_stream_says_what_the_whole_answer_says(ask, prompts, path):
     question = prompts.make("both", tokens=60).text
 
@@ -101,10 +102,12 @@ def test_context_overflow_is_refused(ask):
     assert answer.status in (400, 413)
 
 
-def test_unknown_path_is_404(client):
-    assert client.get("/v1/no-such-thing").status_code == 404
+def test_unknown_path_is_refused(client):
+    # vllm-router answers 405 where it would only ever forward a POST
+    assert client.get("/v1/no-such-thing").status_code in (404, 405)
 
 
+@pytest.mark.pd_needs("true_tokens", "deterministic")
 def test_requests_beside_each_other_do_not_mix(ask, prompts):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -26,6 +26,7 @@ def send(ask, questions):
         assert answer.ok, answer.error
 
 
+@pytest.mark.pd_needs("counts_tokens")
 def test_prefill_computes_the_prompts(ask, watch, questions):
     with watch() as seen:
         send(ask, questions)
@@ -92,6 +93,7 @@ def test_router_sent_every_request_through_both_phases(ask, watch, questions):
         assert sum(routed.values()) == len(questions), f"{role}: {routed}"
 
 
+@pytest.mark.pd_needs("counts_tokens")
 def test_decode_generates_the_answer(ask, watch, questions):
     with watch() as seen:
         send(ask, questions)
