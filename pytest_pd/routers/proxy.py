@@ -10,7 +10,7 @@ from pytest_pd.plan.model import Endpoint, ReadyPlan, Role
 from pytest_pd.plan.seam import Launch, Program, RouterWitness, Worker
 from pytest_pd.spec.topology import TopologySpec
 
-POLICIES = {"round_robin": "round_robin", "least_loaded": "least_loaded"}
+POLICIES = ("consistent_hash", "least_loaded", "round_robin")
 SHARED = ("shared_storage", "ExampleConnector", "SharedStorageConnector")
 
 
@@ -68,7 +68,7 @@ def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
         yield from (f"--{side}-url", endpoint.url)
     yield from ("--transfer", _transfer(topology))
     if spec and spec.policy:
-        yield from ("--policy", POLICIES[spec.policy])
+        yield from ("--policy", spec.policy)
     for fault in spec.faults if spec else ():
         yield from ("--fault", json.dumps(fault, separators=(",", ":")))
     yield from worker.pool.args

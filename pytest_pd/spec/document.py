@@ -51,6 +51,9 @@ for _tag, _pattern, _first in (
         )
 
 
+_TAGS = ("map", "seq", "str", "bool", "null", "int", "float", "merge")
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """Plain data of one file, and the line on which each key or item stands."""
@@ -107,6 +110,10 @@ def _plain(
     path: Path,
 ) -> Any:
     lines.setdefault(place, node.start_mark.line + 1)
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
+        raise SpecError(
+            f"{path}:{node.start_mark.line + 1}: not YAML of data: tag {node.tag!r}."
+        )
     if isinstance(node, yaml.SequenceNode):
         return [
             _plain(loader, item, (*place, index), lines, path)

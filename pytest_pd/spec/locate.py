@@ -94,8 +94,10 @@ def names_in(path: Path) -> tuple[str, ...]:
     # files without variants are by far the most: they need not be parsed
     if not _UNFOLDS.search(path.read_text(encoding="utf-8", errors="replace")):
         return (path.stem,)
-    base, *others = unfold(read_document(path), base_name=path.stem)
-    return (base, *others)
+    try:
+        return tuple(unfold(read_document(path), base_name=path.stem))
+    except SpecError:  # told when somebody asks for it; others are not in its way
+        return (path.stem,)
 
 
 def find(kind: str, words: Iterable[str], roots: Roots = HERE) -> tuple[Found, ...]:
