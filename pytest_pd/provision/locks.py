@@ -21,12 +21,14 @@ def host_lock(
     name: str,
     *,
     timeout_s: float | None = None,
+    shared: bool = False,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
     """Hold a named lock inside the block; gone too when its holder is killed.
 
     Args:
+        shared: Hold it beside other sharers, never beside one that is alone.
         timeout_s: Seconds to wait for another holder; None waits for ever.
 
     Raises:
@@ -38,7 +40,7 @@ def host_lock(
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     begun_s = clock()
     try:
-        while not _try(fd):
+        while not _try(fd, shared=shared):
             if timeout_s is not None and clock() - begun_s > timeout_s:
                 holder = os.pread(fd, 32, 0).decode().strip() or "unknown"
                 raise ProvisionError(
@@ -56,17 +58,20 @@ def host_lock(
 
 
 @contextmanager
-def measure_lock(
-    nodes: Iterable[str], *, timeout_s: float | None = None
+def node_locks(
+    nodes: Iterable[str], *, alone: bool, timeout_s: float | None = None
 ) -> Iterator[None]:
-    """Hold the lock of every node inside the block.
+    """Use every node inside the block: alone to measure, else beside others.
 
-    Items that measure take it, so that two of them never share a machine. The
-    locks are taken in one order everywhere, so that no two wait for each other.
+    The locks are taken in one order everywhere, so that no two wait for each
+    other. Whoever waits to be alone holds the gate, so that no newcomer passes.
     """
     with ExitStack() as stack:
         for node in sorted(set(nodes)):
-            stack.enter_context(host_lock(f"measure-{node}", timeout_s=timeout_s))
+            with host_lock(f"gate-{node}", timeout_s=timeout_s):
+                stack.enter_context(
+                    host_lock(f"node-{node}", shared=not alone, timeout_s=timeout_s)
+                )
         yield
 
 
@@ -76,7 +81,7 @@ def file_name(name: str) -> str:
     return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:12]}"
 
 
-def _try(fd: int) -> bool:
+def _try(fd: int, *, shared: bool) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
