@@ -60,17 +60,24 @@ class Rhythm:
         gaps = np.concatenate([np.diff(t.stamp_ns) for t in traces])
         ttft_ns = np.median([t.stamp_ns[0] - t.sent_before_ns for t in traces])
         return cls(
-            concurrency=max(result.instrument.most_in_flight, 1),
+            concurrency=_power_of_two(result.instrument.most_in_flight),
             ttft_s=_round(float(ttft_ns) / 1e9),
             itl_s=_round(float(np.median(gaps)) / 1e9 if len(gaps) else 0.01),
-            output_tokens=int(np.median([len(t.stamp_ns) for t in traces])),
+            output_tokens=_power_of_two(
+                int(np.median([len(t.stamp_ns) for t in traces]))
+            ),
             shards=result.instrument.shards,
         )
 
 
 def _round(seconds: float) -> float:
-    """Two significant digits, 0.1 ms at least."""
-    return max(float(f"{seconds:.1e}"), 1e-4)
+    """One significant digit, 0.1 ms at least."""
+    return max(float(f"{seconds:.0e}"), 1e-4)
+
+
+def _power_of_two(count: int) -> int:
+    """The next power of two: runs that hardly differ share one calibration."""
+    return 1 << max(count - 1, 0).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,13 +289,18 @@ def cached(
     directory: Path | None = None,
     make: Callable[[Rhythm], Calibration] = calibrate,
     clock: Callable[[], float] = time.time,
+    may_be_old: bool = True,
 ) -> Calibration:
-    """Return the calibration of this host at `rhythm`, measured within the hour."""
+    """Return the calibration of this host at `rhythm`, measured within the hour.
+
+    Args:
+        may_be_old: False measures again, and replaces what was kept.
+    """
     folder = directory or default_cache()
     path = folder / f"{_key(rhythm)}.json"
     try:
         found = Calibration.from_json(json.loads(path.read_text()))
-        if 0 <= clock() - found.measured_at_s < CACHE_S:
+        if may_be_old and 0 <= clock() - found.measured_at_s < CACHE_S:
             return found
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent, or of an older make: measure

@@ -105,6 +105,13 @@ def _array(directory: Path | None, name: str, kind: Any, size: int) -> Array:
     )
 
 
+def events_of(rows: Array) -> Array:
+    """Return the indices of all events of `rows`, in order."""
+    counts = rows["event_count"].astype("i8")
+    firsts = np.repeat(rows["event_start"] - np.cumsum(counts) + counts, counts)
+    return firsts + np.arange(len(firsts))
+
+
 class Recorder:
     """Rows and event columns, in memory or in files that outlive a killed process.
 

@@ -97,6 +97,7 @@ class Instrument:
         most_in_flight: Highest number of requests in flight.
         shards: Load processes.
         peak_rss_bytes: Sum over them.
+        attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.
     """
 
@@ -124,6 +125,7 @@ class Instrument:
     most_in_flight: int
     shards: int
     peak_rss_bytes: int
+    attempts: int = 1
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from pytest_pd.errors import InfrastructureLost, SpecError
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt, total_output_tokens
-from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder
+from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder, events_of
 from pytest_pd.load.result import Instrument, LoadResult
 from pytest_pd.load.shard import ShardOutcome, make_share, run_share
 from pytest_pd.load.target import Target
@@ -89,13 +89,6 @@ def _quantiles(values: Array, *shares: float) -> list[float]:
         return [0.0 for _ in shares]
     found = np.quantile(values, shares, method="inverted_cdf")
     return [float(value) / 1e9 for value in found]
-
-
-def events_of(rows: Array) -> Array:
-    """Return the indices of all events of `rows`, in order."""
-    counts = rows["event_count"].astype("i8")
-    firsts = np.repeat(rows["event_start"] - np.cumsum(counts) + counts, counts)
-    return firsts + np.arange(len(firsts))
 
 
 def describe_instrument(

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from pytest_pd.load.record import Outcome
+from pytest_pd.load.record import Event, Outcome, events_of
 from pytest_pd.load.result import LoadResult
 from pytest_pd.measure.measurement import Json
 
@@ -21,7 +21,8 @@ def describe(result: LoadResult) -> dict[str, Json]:
     ok = rows[rows["outcome"] == Outcome.OK]
     sources, numbers = np.unique(ok["token_source"], return_counts=True)
     output = int(ok["output_tokens"].sum())
-    events = int(ok["event_count"].sum())
+    flags = result.columns["flags"][events_of(ok)]
+    events = int(((flags & Event.CONTENT) != 0).sum())
     return {
         "load": _plain(dataclasses.asdict(result.point)),
         "endpoint": result.endpoint,

@@ -25,6 +25,7 @@ pytest_plugins = (
     "pytest_pd.fixtures.ask",
     "pytest_pd.fixtures.record",
     "pytest_pd.fixtures.witness",
+    "pytest_pd.fixtures.load",
 )
 
 

@@ -11,6 +11,7 @@ from pytest_pd.spec.hardware import HARDWARE
 LEVELS = ("quick", "standard", "full")
 MARKS = {
     "pd_level(level)": "runs at this level and above: quick, standard, full",
+    "pd_points(kind)": "runs once per point of the workloads: closed, open, bandwidth",
     "pd_needs(*facts)": "needs facts of the topology: disaggregated, true_tokens, ...",
     "measure": "measures time: takes its nodes for itself",
     "correctness": "correctness of answers and of the hand-over",

@@ -1,0 +1,42 @@
+"""Measures one point as it has to be: calibrated, once more if too coarse, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pytest_pd.load.calibrate import Calibration, Rhythm
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.result import LoadResult
+from pytest_pd.measure.instrument import ERROR_SHARE, calibrated
+
+Run = Callable[[Sequence[Prompt]], LoadResult]
+Calibrate = Callable[[Rhythm, bool], Calibration]
+"""Takes a rhythm, and whether a cached calibration is good enough."""
+
+
+def measure_point(
+    run: Run,
+    make_prompts: Callable[[], Sequence[Prompt]],
+    calibrate: Calibrate,
+    *,
+    error_share: float = ERROR_SHARE,
+    max_attempts: int = 2,
+) -> LoadResult:
+    """Return a run with its calibration; reasons say whether it holds.
+
+    A run that does not hold is done once more, with a fresh calibration and prompts
+    of its own: a neighbour's burst of load passes, a host that is too slow does not.
+    A run without a success is not repeated: that is the server's answer.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        result = run(make_prompts())
+        if not result.counts().get("ok"):
+            return result
+        calibration = calibrate(Rhythm.of(result), attempt == 1)
+        result = calibrated(result, calibration, error_share=error_share)
+        if result.is_valid or attempt == max_attempts:
+            instrument = replace(result.instrument, attempts=attempt)
+            return replace(result, instrument=instrument)

@@ -1,0 +1,56 @@
+"""How fast the KV cache goes from prefill to decode: a floor under the bandwidth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_pd.measure.latency import latencies
+from pytest_pd.measure.measurement import Measurement
+from pytest_pd.plan.expect import handed_over_tokens
+from pytest_pd.plan.model import Role
+
+pytestmark = pytest.mark.performance
+
+FLOOR_BYTES_PER_S = {"cpu": 1e5}
+"""By hardware. A CPU engine's floor only catches a hand-over that hangs."""
+DEFAULT_FLOOR_BYTES_PER_S = 1e9
+
+
+@pytest.mark.pd_points("bandwidth")
+def test_handover_bandwidth(case, deployment, offer, record, holds):
+    """TTFT through the router less TTFT of a worker alone bounds the hand-over."""
+    plan = deployment.plan
+    prefill = plan.of_role(Role.PREFILL)
+    if not prefill or plan.expected.kv is None:
+        pytest.skip("there is no hand-over here, or the model's shape is not known")
+    workload, point = case
+
+    apart = holds(offer(workload, point))
+    alone = holds(offer(workload, point, url=prefill[0].url))
+
+    tokens = handed_over_tokens(plan.expected, workload.prompt_tokens)[0]
+    moved = tokens * plan.expected.kv.bytes_per_token
+    took_s = float(np.median(latencies(apart).ttft))
+    base_s = float(np.median(latencies(alone).ttft))
+    extra_s = took_s - base_s
+    record(
+        [
+            Measurement(
+                "kv_handover_bound",
+                (took_s / moved,),
+                unit="s/byte",
+                extra={
+                    "bytes": moved,
+                    "ttft_p50_s": took_s,
+                    "ttft_p50_alone_s": base_s,
+                    "difference_s": extra_s,
+                    "bytes_per_s_at_least": moved / took_s,
+                },
+            )
+        ]
+    )
+    floor = FLOOR_BYTES_PER_S.get(plan.hardware, DEFAULT_FLOOR_BYTES_PER_S)
+    # where the difference drowns in noise the hand-over is at least that fast
+    bound = moved / max(extra_s, 1e-3)
+    assert bound >= floor, f"{bound:.3g} B/s is below the floor of {floor:.3g} B/s"
