@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import io
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import pytest
 
-from pytest_pd.errors import ProvisionError, SpecError
+from pytest_pd.errors import ProvisionError
+from pytest_pd.plan.lock import lock_text
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.deployment import Deployment
+from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, unwritable
+from pytest_pd.provision.up_command import duration_s
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
-
-PLAIN_EVERY_S = 5.0
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @contextmanager
@@ -36,6 +34,9 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
         ProvisionError: it could not be brought up.
     """
     choice, config = session.choice, session.config
+    if name in choice.attached:
+        yield choice.attached[name]
+        return
     cluster = choice.clusters[name]
     context = make_context(session, name)
     claim(context)
@@ -56,10 +57,11 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
                 cluster,
                 context,
                 progress=progress,
-                keep_s=seconds(keep) if keep else None,
+                keep_s=duration_s(keep) if keep else None,
             ) as deployment,
         ):
-            progress("")
+            progress.close()
+            write_lock(session, name, deployment)
             config.hook.pytest_pd_deployment_ready(config=config, deployment=deployment)
             yield deployment
     except ProvisionError as error:
@@ -102,53 +104,39 @@ def claim(context: RunContext) -> None:
         raise unwritable(context.run_dir, error) from error
 
 
-def seconds(text: str) -> float:
-    """Return a time like ``90``, ``30m`` or ``2h`` in seconds.
-
-    Raises:
-        SpecError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None:
-        raise SpecError(f"{text!r} is no time.", hint="write 90, 30m, 2h or 1d")
-    return float(match[1]) * UNITS[match[2] or "s"]
+def write_lock(session: PdSession, name: str, deployment: Deployment) -> None:
+    """Write ``plan.lock.yaml``, from which ``--topology`` makes the same plan."""
+    choice = session.choice
+    text = lock_text(deployment.plan, choice.specs[name], choice.clusters[name])
+    RunDir(deployment.run_dir).plan_lock.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def progress_line(config: pytest.Config) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows one line of progress outside of any capture.
-
-    On a terminal the line is written over; elsewhere a line comes every 5 s.
-    """
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or hasattr(config, "workerinput"):
-        yield lambda line: None
-        return
+def progress_line(config: pytest.Config) -> Iterator[ProgressLine]:
+    """Yield what shows progress outside of any capture; an xdist worker is silent."""
     capture = config.pluginmanager.get_plugin("capturemanager")
-    show = live_line if sys.stdout.isatty() else partial(plain_line, [time.monotonic()])
-
-    def _progress(line: str) -> None:
-        if capture is None:
-            show(reporter, line)
-            return
-        with capture.global_and_fixture_disabled():
-            show(reporter, line)
-
-    yield _progress
+    if hasattr(config, "workerinput") or capture is None:
+        yield ProgressLine(io.StringIO())
+        return
+    line = ProgressLine(cast(TextIO, Uncaptured(capture)))
+    try:
+        yield line
+    finally:
+        line.close()
 
 
-def live_line(reporter: pytest.TerminalReporter, line: str) -> None:
-    """Write `line` over the last one; an empty line wipes it."""
-    reporter.rewrite(line[:100], erase=True) if line else reporter.rewrite(
-        "", erase=True
-    )
+class Uncaptured(io.TextIOBase):
+    """A stream that steps out of pytest's capture for each line."""
 
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
 
-def plain_line(
-    last_s: list[float], reporter: pytest.TerminalReporter, line: str
-) -> None:
-    """Write `line` if the last one is some seconds old."""
-    now_s = time.monotonic()
-    if line and now_s - last_s[0] >= PLAIN_EVERY_S:
-        last_s[0] = now_s
-        reporter.write_line(line)
+    def isatty(self) -> bool:
+        with self._capture.global_and_fixture_disabled():
+            return sys.stdout.isatty()
+
+    def write(self, text: str) -> int:
+        with self._capture.global_and_fixture_disabled():
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return len(text)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from pytest_pd.errors import SpecError
 from pytest_pd.installer.paths import find_program
-from pytest_pd.plan.model import DeploymentPlan, Role
+from pytest_pd.plan.model import DeploymentPlan
+from pytest_pd.plugin.facts import facts_of
 from pytest_pd.plugin.selection import DEFAULT, Selected, can_match, hardware_in
 from pytest_pd.provision.compose import engine_of, plan_deployment, router_of
+from pytest_pd.provision.deployment import Deployment
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import Found, Roots, catalogue, find
 from pytest_pd.spec.topology import TopologySpec
-
-SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
-"""Router policies that keep a session on its worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,7 @@ class Choice:
         plans: Topology id to plan, before any allocation.
         clusters: Topology id to where it runs: `cluster`, or for a rehearsal what
             `rehearse` makes of it.
+        attached: Topology id to the deployment that was up before.
     """
 
     selected: tuple[Selected, ...]
@@ -40,6 +40,7 @@ class Choice:
     clusters: Mapping[str, ClusterSpec]
     cluster: ClusterSpec
     roots: Roots
+    attached: Mapping[str, Deployment] = field(default_factory=dict)
 
     def id_of(self, spec: TopologySpec) -> str:
         """Return the id under which `spec` was selected."""
@@ -55,6 +56,8 @@ def choose(config: pytest.Config) -> Choice:
     """
     roots = Roots(config.rootpath, tuple(config.getini("pd_topology_path")))
     cluster = choose_cluster(config, roots)
+    if config.getoption("pd_attach"):
+        return choose_attached(config, roots, cluster)
     selected: list[Selected] = []
     specs: dict[str, TopologySpec] = {}
     plans: dict[str, DeploymentPlan] = {}
@@ -68,6 +71,40 @@ def choose(config: pytest.Config) -> Choice:
         specs[chosen.id], plans[chosen.id] = spec, plan
         clusters[chosen.id] = place
     return Choice(tuple(selected), specs, plans, clusters, cluster, roots)
+
+
+def choose_attached(
+    config: pytest.Config, roots: Roots, cluster: ClusterSpec
+) -> Choice:
+    """Return the deployments that ``--attach`` names as topologies of the session.
+
+    Raises:
+        ProvisionError: one of them is not up.
+    """
+    from pytest_pd.plugin.attach import attach
+
+    found = {each.deployment.plan.name: each for each in attach(config, roots, cluster)}
+    plans = {name: each.deployment.plan for name, each in found.items()}
+    selected = tuple(
+        Selected(
+            id=name,
+            path=each.path,
+            hardware=plans[name].hardware,
+            level=each.spec.level,
+            explicit=True,
+            facts=facts_of(each.spec, plans[name]),
+        )
+        for name, each in found.items()
+    )
+    return Choice(
+        selected,
+        {name: each.spec for name, each in found.items()},
+        plans,
+        {name: each.cluster for name, each in found.items()},
+        cluster,
+        roots,
+        {name: each.deployment for name, each in found.items()},
+    )
 
 
 Stage = Callable[[TopologySpec], tuple[TopologySpec, ClusterSpec]]
@@ -193,39 +230,6 @@ def missing_program(spec: TopologySpec, cluster: ClusterSpec) -> str:
         if find_program(program.name) is None:
             return f"{program.name!r} is not installed here: {program.install}"
     return ""
-
-
-def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
-    """Return what tests may ask for by ``pd_needs``."""
-    expected = plan.expected
-    prefill = plan.of_role(Role.PREFILL)
-    decode = plan.of_role(Role.DECODE)
-    names = engine_of(spec).evidence(spec)
-    facts = {
-        "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
-        "disaggregated": bool(prefill and decode),
-        "router": spec.router is not None,
-        "true_tokens": expected.true_tokens,
-        "checks_requests": expected.true_tokens,
-        "deterministic": expected.deterministic == "exact",
-        "kv_shape": expected.kv is not None and expected.block_tokens is not None,
-        "shared_storage": expected.transfer == "shared_storage",
-        "pull": expected.transfer == "pull",
-        "several_workers": max(len(prefill), len(decode)) > 1,
-        "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
-        "session_affinity": spec.router is not None
-        and (spec.router.policy or "") in SESSION_POLICIES,
-        "known_answers": expected.true_tokens and is_recall(plan.model_path),
-        "reference": plan.engine == "reference",
-    }
-    return frozenset(name for name, holds in facts.items() if holds)
-
-
-def is_recall(model_path: str) -> bool:
-    """Tell whether the model is the recall model, whose answers are known."""
-    from pytest_pd.probe.promptbook import PromptBook
-
-    return PromptBook(model_path, "").knows_answers
 
 
 def print_plans(config: pytest.Config) -> int:

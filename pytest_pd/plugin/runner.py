@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,20 @@ class Runner:
         if not self._why_skip(item, name):
             self.manager.prepare(name)
         try:
-            return (yield)
+            with self._nodes(item, name):
+                return (yield)
         finally:
             self._report_teardown(item, self.manager.finished(name))
+
+    def _nodes(self, item: pytest.Item, name: str) -> AbstractContextManager[None]:
+        """Hold the topology's nodes: alone for an item that measures."""
+        from pytest_pd.plugin.nodes import node_names
+        from pytest_pd.provision.locks import node_locks
+
+        if self.session.config.getoption("pd_share_nodes"):
+            return nullcontext()
+        alone = item.get_closest_marker("measure") is not None
+        return node_locks(node_names(self.session.choice, name), alone=alone)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

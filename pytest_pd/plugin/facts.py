@@ -1,0 +1,42 @@
+"""What tests may ask of a topology by ``pd_needs``."""
+
+from __future__ import annotations
+
+from pytest_pd.plan.model import DeploymentPlan, Role
+from pytest_pd.probe.promptbook import PromptBook
+from pytest_pd.provision.compose import engine_of
+from pytest_pd.spec.topology import TopologySpec
+
+SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
+"""Router policies that keep a session on its worker."""
+
+
+def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
+    """Return what tests may ask for by ``pd_needs``."""
+    expected = plan.expected
+    prefill = plan.of_role(Role.PREFILL)
+    decode = plan.of_role(Role.DECODE)
+    names = engine_of(spec).evidence(spec)
+    facts = {
+        "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
+        "disaggregated": bool(prefill and decode),
+        "router": spec.router is not None,
+        "true_tokens": expected.true_tokens,
+        "checks_requests": expected.true_tokens,
+        "deterministic": expected.deterministic == "exact",
+        "kv_shape": expected.kv is not None and expected.block_tokens is not None,
+        "shared_storage": expected.transfer == "shared_storage",
+        "pull": expected.transfer == "pull",
+        "several_workers": max(len(prefill), len(decode)) > 1,
+        "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
+        "session_affinity": spec.router is not None
+        and (spec.router.policy or "") in SESSION_POLICIES,
+        "known_answers": expected.true_tokens and is_recall(plan.model_path),
+        "reference": plan.engine == "reference",
+    }
+    return frozenset(name for name, holds in facts.items() if holds)
+
+
+def is_recall(model_path: str) -> bool:
+    """Tell whether the model is the recall model, whose answers are known."""
+    return PromptBook(model_path, "").knows_answers
