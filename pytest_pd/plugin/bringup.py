@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import pytest
 
 from pytest_pd.errors import ProvisionError
-from pytest_pd.plan.lock import lock_text
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.deployment import Deployment
+from pytest_pd.provision.plan_file import write_lock
 from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, unwritable
 from pytest_pd.provision.up_command import duration_s
@@ -61,7 +61,9 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
             ) as deployment,
         ):
             progress.close()
-            write_lock(session, name, deployment)
+            write_lock(
+                RunDir(context.run_dir), deployment.plan, choice.specs[name], cluster
+            )
             config.hook.pytest_pd_deployment_ready(config=config, deployment=deployment)
             yield deployment
     except ProvisionError as error:
@@ -102,13 +104,6 @@ def claim(context: RunContext) -> None:
         ) from None
     except OSError as error:
         raise unwritable(context.run_dir, error) from error
-
-
-def write_lock(session: PdSession, name: str, deployment: Deployment) -> None:
-    """Write ``plan.lock.yaml``, from which ``--topology`` makes the same plan."""
-    choice = session.choice
-    text = lock_text(deployment.plan, choice.specs[name], choice.clusters[name])
-    RunDir(deployment.run_dir).plan_lock.write_text(text, encoding="utf-8")
 
 
 @contextmanager

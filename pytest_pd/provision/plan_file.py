@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pytest_pd.errors import ProvisionError
+from pytest_pd.plan.lock import lock_text
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision.launcher import write_json
 from pytest_pd.provision.rundir import RunDir
+from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.topology import TopologySpec
 
 T = TypeVar("T")
 
@@ -21,6 +24,13 @@ T = TypeVar("T")
 def write_plan(run: RunDir, plan: DeploymentPlan) -> None:
     """Write the plan as it was started."""
     write_json(str(run.plan), dataclasses.asdict(plan))
+
+
+def write_lock(
+    run: RunDir, plan: DeploymentPlan, topology: TopologySpec, cluster: ClusterSpec
+) -> None:
+    """Write ``plan.lock.yaml``, from which ``--topology`` makes the same plan."""
+    run.plan_lock.write_text(lock_text(plan, topology, cluster), encoding="utf-8")
 
 
 def read_plan(run: RunDir) -> DeploymentPlan:

@@ -21,6 +21,7 @@ from pytest_pd.errors import SpecError
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deploy import deploy
+from pytest_pd.provision.plan_file import write_lock
 from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, make_run_id, run_path
 from pytest_pd.spec.cluster import ClusterSpec
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         keep_s=args.keep_s,
     ) as deployment:
         progress.close()
+        write_lock(folder, deployment.plan, topology, cluster)
         print(f"run {run_id}  {deployment.url}  logs {folder.logs}", flush=True)
         if args.keep_s is None:
             print("Ctrl-C ends it.", flush=True)
