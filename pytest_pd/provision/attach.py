@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
@@ -104,16 +105,17 @@ def attach_url(
         ProvisionError: nobody answers there, or what answers serves no model.
     """
     url = url.rstrip("/")
+    model, root = served_model(url)
     return Deployment(
-        plan_of_urls(url, served_model(url), prefill, decode),
+        replace(plan_of_urls(url, model, prefill, decode), model_path=root),
         "attached",
         Path.cwd(),
         attached=True,
     )
 
 
-def served_model(url: str) -> str:
-    """Ask ``/v1/models`` for the first model that is served.
+def served_model(url: str) -> tuple[str, str]:
+    """Ask ``/v1/models`` for the first model: its name, and its path if it is told.
 
     Raises:
         ProvisionError: no answer, or none that names a model.
@@ -132,7 +134,7 @@ def served_model(url: str) -> str:
             f"{url}/v1/models names no model (HTTP {answer.status}).",
             hint="is that the base URL of an OpenAI API?",
         )
-    return str(models[0]["id"])
+    return str(models[0]["id"]), str(models[0].get("root") or "")
 
 
 def plan_of_urls(
