@@ -13,10 +13,10 @@ from pytest_pd.errors import PdError
 COMMANDS = {
     "plan": ("print what would be started", "pytest_pd.command.plan"),
     "topologies": ("list the known topologies", "pytest_pd.command.topologies"),
-    "up": ("bring a topology up and keep it", "pytest_pd.provision.up_command"),
-    "down": ("end a topology that was kept", "pytest_pd.provision.down_command"),
-    "reap": ("end what killed runs left", "pytest_pd.provision.reap_command"),
-    "prune": ("remove old run folders", "pytest_pd.provision.prune_command"),
+    "up": ("bring a topology up and keep it", "pytest_pd.command.up"),
+    "down": ("end a topology that was kept", "pytest_pd.command.down"),
+    "reap": ("end what killed runs left", "pytest_pd.command.reap"),
+    "prune": ("remove old run folders", "pytest_pd.command.prune"),
     "proxy": (
         "two-stage P/D proxy over prefill and decode servers",
         "pytest_pd.proxy.command",

@@ -333,17 +333,28 @@ def refuse_missing_program(service: ServicePlan, env: Mapping[str, str]) -> None
 
 
 def start_launcher(request: LaunchRequest, log: Path) -> subprocess.Popen[bytes]:
-    """Start a launcher in a session of its own and hand it the request."""
-    with log.open("ab") as sink:
-        popen = subprocess.Popen(
-            [sys.executable, "-S", "-E", launcher.__file__],
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=sink,
-            env={**os.environ, launcher.MARK: request["mark"]},
-            start_new_session=True,
-            close_fds=True,
-        )
+    """Start a launcher in a session of its own and hand it the request.
+
+    Raises:
+        ProvisionError: this machine refuses another process or file.
+    """
+    try:
+        with log.open("ab") as sink:
+            popen = subprocess.Popen(
+                [sys.executable, "-S", "-E", launcher.__file__],
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, launcher.MARK: request["mark"]},
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError as error:
+        raise ProvisionError(
+            f"{request['name']}: its launcher cannot be started: {error}.",
+            hint="look at ulimit -u, free memory and the disk",
+            where=log,
+        ) from error
     assert popen.stdin is not None
     with contextlib.suppress(BrokenPipeError), popen.stdin as pipe:
         pipe.write(json.dumps(request).encode("ascii"))

@@ -1,0 +1,30 @@
+"""Remove the folders of old runs; runs in use and the newest ones stay.
+
+examples:
+  pytest-pd prune                      keeps the 20 newest
+  pytest-pd prune --keep 3 --runs /data/runs
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pytest_pd.provision.reap import is_used
+from pytest_pd.provision.rundir import prune, runs_below
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``pytest-pd prune``."""
+    parser.add_argument("--keep", type=int, default=20, metavar="N")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove what is old and unused below one folder, and say what it was."""
+    unused = [path for path in runs_below(args.runs) if not is_used(path)]
+    removed = prune(unused, keep=max(0, args.keep))
+    for path in removed:
+        print(f"removed {path.name}")
+    print(f"{len(removed)} of {len(unused)} unused run(s) removed")
+    return 0
