@@ -16,7 +16,7 @@ ALLOWED = {
     "spec": FOUNDATION,
     "plan": FOUNDATION | {"spec"},
     "engines": FOUNDATION | {"spec", "plan"},
-    "routers": FOUNDATION | {"spec", "plan"},
+    "routers": FOUNDATION | {"spec", "plan", "engines"},
     "reference": {"errors"},
     "proxy": {"errors"},
     "installer": {"errors"},
