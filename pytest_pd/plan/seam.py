@@ -165,11 +165,16 @@ class RouterWitness:
 
     Attributes:
         prefill_requests: Counter with one label per worker URL.
-        worker_label: That label's name.
+        worker_label: That label's name; empty when the counter is of all workers
+            together.
         id_pattern: Regular expression over the response id, with groups
             ``prefill`` and ``decode``; empty when the id says nothing.
         headers: Response headers naming (prefill, decode); empty when none.
-        log_pattern: Regular expression over the router's log.
+        ask: Fields of a request that make the router name the workers in its answer.
+        answer: Dotted paths in the answer to the names of (prefill, decode).
+        log_pattern: Regular expression over the router's log, with groups
+            ``prefill`` and ``decode`` on one line or on two, or with ``worker`` on
+            one line per phase.
     """
 
     prefill_requests: str = ""
@@ -177,6 +182,8 @@ class RouterWitness:
     worker_label: str = "worker"
     id_pattern: str = ""
     headers: tuple[str, str] = ("", "")
+    ask: Mapping[str, object] = field(default_factory=dict)
+    answer: tuple[str, str] = ("", "")
     log_pattern: str = ""
 
 

@@ -44,17 +44,22 @@ class Window:
         return sum(known) if known else None
 
     def routed(self, role: Role) -> Mapping[str, float]:
-        """Return requests per worker as the router's counters say."""
+        """Return requests per worker as the router's counters say.
+
+        A router that counts all workers together gives one entry, ``all``.
+        """
         if self.router is None:
             return {}
         prefill = role is Role.PREFILL
         query = self.router.prefill_requests if prefill else self.router.decode_requests
         found: dict[str, float] = {}
         for endpoint in self.endpoints:
-            if endpoint.role is Role.ROUTER and query:
-                found |= self.delta.by_label(
-                    endpoint.service, query, self.router.worker_label
-                )
+            if endpoint.role is not Role.ROUTER or not query:
+                continue
+            if label := self.router.worker_label:
+                found |= self.delta.by_label(endpoint.service, query, label)
+            elif (grown := self.delta.increase(endpoint.service, query)) is not None:
+                found["all"] = found.get("all", 0.0) + grown
         return found
 
 

@@ -23,7 +23,12 @@ POLICIES = {
         "device-aware-weighted",
     )
 }
-RECEIVED = "dynamo_frontend_router_admission_received_total"
+ROUTED = "dynamo_component_router_input_sequence_tokens_count"
+LOG_KV = (
+    r'"message":"Selected worker".*"worker_id":'
+    r'(?:(?P<prefill>\d+),"worker_type":"prefill"|(?P<decode>\d+),"worker_type":"decode")'
+)
+LOG_OTHER = r'"message":"Selected worker".*"worker_id":(?P<worker>\d+)'
 
 
 class DynamoFrontend:
@@ -73,14 +78,15 @@ class DynamoFrontend:
     def witness(self, topology: TopologySpec) -> RouterWitness:
         """Return what names the workers: counters, log and the answer's own words."""
         return RouterWitness(
-            prefill_requests=f'{RECEIVED}{{worker_type="prefill"}}',
-            decode_requests=f'{RECEIVED}{{worker_type="decode"}}',
-            worker_label="worker_type",
-            log_pattern=(
-                r'"message":"Selected worker".*"worker_id":'
-                r'(?:(?P<prefill>\d+),"worker_type":"prefill"'
-                r'|(?P<decode>\d+),"worker_type":"decode")'
+            prefill_requests=f'{ROUTED}{{phase="prefill"}}',
+            decode_requests=f'{ROUTED}{{phase="decode"}}',
+            worker_label="",
+            ask={"nvext": {"extra_fields": ["worker_id"]}},
+            answer=(
+                "nvext.worker_id.prefill_worker_id",
+                "nvext.worker_id.decode_worker_id",
             ),
+            log_pattern=LOG_KV if _policy(topology) == "kv" else LOG_OTHER,
         )
 
     def programs(self, topology: TopologySpec) -> Sequence[Program]:
@@ -97,12 +103,16 @@ def _python(topology: TopologySpec) -> str:
     return dynamo_env.python(topology, own or topology.engine.executable)
 
 
+def _policy(topology: TopologySpec) -> str:
+    asked = topology.router.policy if topology.router else None
+    return POLICIES[(asked or "round_robin").replace("-", "_")]
+
+
 def _argv(worker: Worker) -> Iterator[str]:
-    topology, router = worker.topology, worker.topology.router
+    topology = worker.topology
     yield from (_python(topology), "-m", "dynamo.frontend")
     yield from ("--http-host", worker.address, "--http-port", str(worker.ports["http"]))
-    policy = (router.policy if router else None) or "kv"
-    yield from ("--router-mode", POLICIES[policy.replace("-", "_")])
+    yield from ("--router-mode", _policy(topology))
     yield from worker.pool.args
 
 
