@@ -1,33 +1,50 @@
 """Does a release of an engine know this command line? Looked up in its own list.
 
-A list is what the release's own argument parser holds, one option a line with what
-it takes: ``switch``, ``value``, ``maybe`` (a value or none) or ``many``.
+The list is what the release's argument parser holds; the reference engine reads the
+same file when it plays that release.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
 from pytest_pd.errors import SpecError
 
-LISTS = {"vllm": ("0.32.0", "vllm_serve_0_32_0.txt")}
+LISTS = {"vllm": ("0.32.0", "vllm_flags.json")}
 """Engine to the release that is listed, and the file with its options."""
 
 SKIPPED_WORDS = {"vllm": 2}
 """Words before the options: ``vllm serve``."""
 
+NO_VALUE = ("switch", "bool")
+
 
 @cache
-def known_flags(engine: str) -> Mapping[str, str]:
-    """Return option to what it takes; empty for an engine without a list."""
+def known_flags(engine: str) -> Mapping[str, bool]:
+    """Return option to whether a value must follow; empty without a list."""
     if engine not in LISTS:
         return {}
-    text = (files("pytest_pd.engines") / "data" / LISTS[engine][1]).read_text()
-    rows = [line.split() for line in text.splitlines() if line.startswith("-")]
-    return {row[0]: row[1] for row in rows}
+    file = files("pytest_pd.reference") / "data" / LISTS[engine][1]
+    found: dict[str, bool] = {}
+    for entry in json.loads(file.read_text("utf-8"))["flags"]:
+        found.update(dict.fromkeys(_names(entry), _needs_value(entry)))
+    return found
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    names = list(entry["names"])
+    if entry["kind"] == "bool":
+        names += [f"--no-{name[2:]}" for name in names if name.startswith("--")]
+    return names
+
+
+def _needs_value(entry: Mapping[str, Any]) -> bool:
+    return entry["kind"] not in NO_VALUE and entry.get("nargs") not in ("?", "*")
 
 
 def check_flags(engine: str, version: str | None, argv: Sequence[str]) -> None:
@@ -47,7 +64,7 @@ def check_flags(engine: str, version: str | None, argv: Sequence[str]) -> None:
         name = _normal(flag)
         if name not in known and name.partition(".")[0] not in known:
             raise SpecError.unknown(f"{engine} {listed}: option", flag, known)
-        if known.get(name) == "value" and not has_value:
+        if known.get(name) and not has_value:
             raise SpecError(
                 f"{engine} {listed}: option {flag!r} needs a value.",
                 hint="write it as the next word, or as --option=value",

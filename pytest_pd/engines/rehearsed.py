@@ -7,6 +7,7 @@ the process that starts is the embedded server, at the same address and port.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,6 @@ from pytest_pd.engines.dynamo import Dynamo
 from pytest_pd.engines.flag_list import check_flags
 from pytest_pd.engines.reference import Reference
 from pytest_pd.engines.vllm import Vllm
-from pytest_pd.plan.model import ReadyPlan
 from pytest_pd.plan.seam import (
     Engine,
     EvidenceNames,
@@ -25,9 +25,6 @@ from pytest_pd.plan.seam import (
 )
 from pytest_pd.spec.pool import PoolSpec
 from pytest_pd.spec.topology import TopologySpec
-
-FOLLOW = "import signal; signal.sigwait({signal.SIGTERM, signal.SIGINT})"
-"""A follower (headless) serves nothing: it lives until it is told to end."""
 
 
 class Rehearsed:
@@ -67,20 +64,23 @@ class Rehearsed:
         """
         real = self.real.launch(worker)
         check_flags(self.real.name, worker.topology.engine.version, real.argv)
-        if not real.endpoint:
-            return _follower(worker, real)
-        played = self.stand_in.launch(_without_args(worker))
         return replace(
-            played,
+            self.play(worker, real),
             endpoint=real.endpoint,
             ranks=real.ranks,
             notes=real.notes,
             after=real.after,
         )
 
+    def play(self, worker: Worker, real: Launch) -> Launch:
+        """Return how the stand-in starts; flags of the real engine mean nothing."""
+        return self.stand_in.launch(_without_args(worker))
+
     def handover(self, topology: TopologySpec) -> Handover:
-        """Return what the stand-in promises: it is what runs."""
-        return self.stand_in.handover(topology)
+        """Return what the stand-in promises, in blocks of the real engine's size."""
+        block = self.real.handover(topology).block_tokens
+        played = self.stand_in.handover(topology)
+        return replace(played, block_tokens=block or played.block_tokens)
 
     def evidence(self, topology: TopologySpec) -> EvidenceNames:
         """Return the stand-in's names."""
@@ -92,10 +92,25 @@ class Rehearsed:
 
 
 class RehearsedVllm(Rehearsed):
-    """vLLM's plan, played by the reference engine."""
+    """vLLM's plan, played by the reference engine under vLLM's own command line."""
 
     def __init__(self) -> None:
         super().__init__(Vllm())
+
+    def play(self, worker: Worker, real: Launch) -> Launch:
+        """Return the real words behind another program: it reads vLLM's flags."""
+        words = list(real.argv[2:])
+        if "--block-size" not in words:
+            block = self.handover(worker.topology).block_tokens
+            words += ["--block-size", str(block)]
+        for fault in (*worker.topology.engine.faults, *worker.pool.faults):
+            words += ["--fault", json.dumps(fault, separators=(",", ":"))]
+        return replace(
+            real,
+            argv=(worker.site.python, "-m", "pytest_pd.reference", "serve", *words),
+            env={**real.env, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            ready=replace(real.ready, budget_s=60.0, stall_s=30.0, stages=()),
+        )
 
 
 class RehearsedDynamo(Rehearsed):
@@ -122,16 +137,4 @@ def _without_args(worker: Worker) -> Worker:
         worker,
         pool=worker.pool.model_copy(update={"args": ()}),
         topology=worker.topology.model_copy(update={"engine": engine}),
-    )
-
-
-def _follower(worker: Worker, real: Launch) -> Launch:
-    head = f"http://{worker.head}:{worker.head_ports['http']}/health"
-    return Launch(
-        argv=(worker.site.python, "-c", FOLLOW),
-        ready=ReadyPlan("started", head, budget_s=60.0, stall_s=30.0),
-        endpoint=False,
-        metrics_port="",
-        notes=real.notes,
-        after=real.after,
     )
