@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 
 from aiohttp import web
 
@@ -73,13 +74,15 @@ async def stream(
     frames = _frames(writer, choices, mail)
     for fault in faults:
         frames = tampered(fault, frames)
-    async for frame in frames:
-        if frame.kind == "cut":
-            assert http.transport is not None
-            http.transport.abort()
-            return response
-        await response.write(_line(frame))
-    await response.write_eof()
+    with suppress(ConnectionResetError):  # the client left, or we are stopping
+        async for frame in frames:
+            if frame.kind == "cut":
+                assert http.transport is not None
+                http.transport.abort()
+                break
+            await response.write(_line(frame))
+        else:
+            await response.write_eof()
     return response
 
 

@@ -144,6 +144,10 @@ class Engine:
         """Drop a request whose client is gone; from any thread."""
         self._inbox.put(lambda: self._abort(name))
 
+    def post(self, act: Callable[[], None]) -> None:
+        """Let the engine's thread do `act` before its next step; from any thread."""
+        self._inbox.put(act)
+
     def reset_prefix_cache(self) -> None:
         """Forget all cached blocks; from any thread."""
         self._inbox.put(self._table.forget_all)

@@ -106,6 +106,10 @@ class EngineMetrics:
         """Return a counter, a gauge, or the sum of a histogram, by its full name."""
         return self._values[name, own]
 
+    def count(self, name: str) -> int:
+        """Return the observations of a histogram, by its full name."""
+        return sum(self._histograms[name][1])
+
     def lines(self, family: Family) -> Iterator[str]:
         """Yield the sample lines of one family."""
         if family.kind == "histogram":

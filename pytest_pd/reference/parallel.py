@@ -65,7 +65,7 @@ def read_parallel(args: argparse.Namespace) -> Parallel:
             "give --headless to this node",
         )
     first = args.data_parallel_rank or args.data_parallel_start_rank or 0
-    count = local if hybrid or external else dp_size
+    count = local if hybrid or external or args.headless else dp_size
     if first + count > dp_size:
         raise _refused(
             f"ranks {first} to {first + count - 1} exceed data_parallel_size {dp_size}",

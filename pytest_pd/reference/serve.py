@@ -46,9 +46,10 @@ def run(argv: Sequence[str]) -> int:
 
 async def _idle(settings: Settings) -> None:
     """Be a headless process: nothing but there until told to stop."""
+    stop = _stop_signal()
     kind = "headless multiproc executor" if settings.parallel.follower else "headless"
     _log.info("Launching vLLM (v%s) %s.", VERSION, kind)
-    await _stop_signal().wait()
+    await stop.wait()
 
 
 async def _serve(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import secrets
 import time
@@ -80,6 +81,7 @@ class Server:
         self._mail: dict[str, Mail] = {}
         self._loop = asyncio.get_running_loop()
         self._page = ""
+        self._turns = itertools.count()
         self._answered: dict[tuple[str, str, str], int] = {}
 
     def add(self, engine: Engine, faults: Faults) -> None:
@@ -270,7 +272,9 @@ class Server:
         asked = http.headers.get(_RANK_HEADER)
         count = len(self._engines)
         if asked is None:
-            rank = min(range(count), key=lambda index: self._engines[index].load)
+            turn = next(self._turns)
+            order = [(turn + step) % count for step in range(count)]
+            rank = min(order, key=lambda index: self._engines[index].load)
         elif asked.isdigit() and int(asked) < count:
             rank = int(asked)
         else:
