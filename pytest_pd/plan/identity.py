@@ -11,7 +11,10 @@ from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.topology import TopologySpec
 
 _NOT_CONTENT = {"port", "ports", "path", "executable", "log", "mounts"}
-_NOT_DEPLOYMENT = {"name", "description", "level", "budgets"}
+_NOT_DEPLOYMENT = {
+    *("name", "description", "level", "budgets"),
+    *("workloads", "evals", "slo"),
+}
 
 
 def identity_of(
@@ -22,11 +25,9 @@ def identity_of(
     Addresses, ports, paths, names and run ids do not count; the last component
     of the model's path does. A rehearsal never equals the real thing.
     """
-    content = {
-        key: _content(value)
-        for key, value in topology.model_dump(mode="json").items()
-        if key not in _NOT_DEPLOYMENT
-    }
+    # without defaults, so that a key we add later changes nobody's identity
+    asked = topology.model_dump(mode="json", exclude_defaults=True)
+    content = {k: _content(v) for k, v in asked.items() if k not in _NOT_DEPLOYMENT}
     content["model"]["weights"] = (
         topology.model.ref or PurePath(topology.model.path).name
     )
