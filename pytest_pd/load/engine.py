@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pytest_pd.errors import InfrastructureLost
 from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
 from pytest_pd.load.connection import Connection, Exchange
 from pytest_pd.load.dispatch import Dispatcher
@@ -54,7 +55,7 @@ class KernelEngine:
         timeout_s: Limit per request.
 
     Raises:
-        ConnectionError: the host name does not resolve.
+        InfrastructureLost: the host name does not resolve.
     """
 
     def __init__(
@@ -84,7 +85,12 @@ class KernelEngine:
         self._armed_ns = 0
         self.offset = OffsetTracker.start()
         self.counters = Counters()
+        self.name = "kernel"
         self.on_tick: Callable[[Counters], None] | None = None
+
+    @property
+    def clock_steps(self) -> int:
+        return self.offset.steps
 
     # -- life ---------------------------------------------------------------
 
@@ -434,6 +440,8 @@ def _resolve(target: Target) -> tuple[int, int, int, tuple[str, int]]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectionError(f"{address.host}: {error}") from error
+        raise InfrastructureLost(
+            f"{target.url} cannot be reached: {error}.", hint="check the host name"
+        ) from error
     family, kind, proto, _, peer = found[0]
     return family, kind, proto, (str(peer[0]), int(peer[1]))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -97,6 +97,7 @@ class Instrument:
         most_in_flight: Highest number of requests in flight.
         shards: Load processes.
         peak_rss_bytes: Sum over them.
+        clock_uncertainty_s: Between the hosts of the shards; 0 on one host.
         attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.
     """
@@ -125,6 +126,7 @@ class Instrument:
     most_in_flight: int
     shards: int
     peak_rss_bytes: int
+    clock_uncertainty_s: float = 0.0
     attempts: int = 1
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
@@ -216,21 +218,25 @@ class LoadResult:
         """Write everything to one .npz file: whole and on disk, or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        arrays: dict[str, Any] = {
-            f"column_{name}": column for name, column in self.columns.items()
-        }
         with partial.open("wb") as sink:
-            np.savez(
-                sink,
-                requests=self.requests,
-                texts=np.frombuffer(self.texts, "u1"),
-                meta=np.frombuffer(json.dumps(self._meta()).encode(), "u1"),
-                **arrays,
-            )
+            self.write(sink)
             sink.flush()
             os.fsync(sink.fileno())
         partial.replace(path)
         return path
+
+    def write(self, sink: IO[bytes]) -> None:
+        """Write everything to an open file, as .npz."""
+        arrays: dict[str, Any] = {
+            f"column_{name}": column for name, column in self.columns.items()
+        }
+        np.savez(
+            sink,
+            requests=self.requests,
+            texts=np.frombuffer(self.texts, "u1"),
+            meta=np.frombuffer(json.dumps(self._meta()).encode(), "u1"),
+            **arrays,
+        )
 
     def _meta(self) -> dict[str, Any]:
         plain = {
@@ -246,23 +252,24 @@ class LoadResult:
         }
 
     @classmethod
-    def load(cls, path: Path) -> LoadResult:
-        """Read what `save` wrote.
+    def load(cls, source: Path | IO[bytes]) -> LoadResult:
+        """Read what `save` or `write` wrote.
 
         Raises:
             MeasurementError: the file is not of this format.
         """
+        name = source if isinstance(source, Path) else None
         try:
-            with np.load(path, allow_pickle=False) as found:
+            with np.load(source, allow_pickle=False) as found:
                 arrays = {name: found[name] for name in found.files}
             meta = json.loads(arrays.pop("meta").tobytes())
         except (OSError, ValueError, KeyError) as error:
             raise MeasurementError(
-                f"{path.name!r} is no saved load result: {error}.", where=path
+                f"This is no saved load result: {error}.", where=name
             ) from error
         if meta.pop("format") != FORMAT:
             raise MeasurementError(
-                f"{path.name!r} is of another format than {FORMAT}.", where=path
+                f"The load result is of another format than {FORMAT}.", where=name
             )
         return cls._from_parts(meta, arrays)
 

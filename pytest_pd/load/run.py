@@ -9,18 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_pd.errors import InfrastructureLost, SpecError
+from pytest_pd.errors import SpecError
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.point import LoadPoint
-from pytest_pd.load.prompts import Prompt, total_output_tokens
+from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder, events_of
 from pytest_pd.load.result import Instrument, LoadResult
-from pytest_pd.load.shard import ShardOutcome, make_share, run_share
+from pytest_pd.load.shard import Job, ShardOutcome, deal, make_recorder, run_share
+from pytest_pd.load.shards import run_shards
 from pytest_pd.load.target import Target
 from pytest_pd.load.validity import invalid_reasons
-
-EXTRA_EVENTS = 8
-"""Role, usage and finish events beside one per token."""
 
 
 def run_load(
@@ -29,6 +27,8 @@ def run_load(
     prompts: Sequence[Prompt],
     *,
     tokenizer: str = "unknown",
+    engine: str = "auto",
+    shards: int | Sequence[Sequence[str]] = 1,
     directory: Path | None = None,
     on_tick: Callable[[Counters], None] | None = None,
 ) -> LoadResult:
@@ -39,6 +39,10 @@ def run_load(
         offered: How many at a time, or when.
         prompts: Warm-up prompts first, then the measured ones.
         tokenizer: What counted the prompts' tokens, for the record.
+        engine: ``kernel``, ``httpx``, or ``auto`` for the best that this host has.
+        shards: Load processes. 1 runs in this one; a number starts that many here;
+            a sequence of command prefixes, for example ``("ssh", "node2")``, starts
+            one with each.
         directory: Map the record into files there, so that it outlives a
             killed process; None keeps it in memory.
         on_tick: Called 20 times a second with the counters.
@@ -49,27 +53,51 @@ def run_load(
     """
     _check_supply(offered, prompts)
     started_at_s = time.time()
-    expected = total_output_tokens(prompts) + EXTRA_EVENTS * len(prompts)
-    recorder = Recorder(len(prompts), expected, directory=directory)
-    share = make_share(offered, prompts)
-    try:
-        outcome = run_share(target, share, prompts, recorder, on_tick=on_tick)
-    except ConnectionError as error:
-        raise InfrastructureLost(
-            f"{target.url} cannot be reached: {error}.", hint="check the host name"
-        ) from error
+    job = Job(target, offered, tuple(prompts))
+    if shards == 1:
+        recorder, outcomes = _run_here(job, engine, directory, on_tick)
+    else:
+        recorder, outcomes = run_shards(
+            job, shards, engine=engine, directory=directory, on_tick=on_tick
+        )
+    return make_result(job, recorder, outcomes, tokenizer, started_at_s)
+
+
+def _run_here(
+    job: Job,
+    engine: str,
+    directory: Path | None,
+    on_tick: Callable[[Counters], None] | None,
+) -> tuple[Recorder, list[ShardOutcome]]:
+    (share,) = deal(job.point, job.prompts, 1)
+    recorder = make_recorder(job.prompts, directory)
+    outcome = run_share(
+        job.target, share, job.prompts, recorder, engine=engine, on_tick=on_tick
+    )
+    return recorder, [outcome]
+
+
+def make_result(
+    job: Job,
+    recorder: Recorder,
+    outcomes: Sequence[ShardOutcome],
+    tokenizer: str,
+    started_at_s: float,
+) -> LoadResult:
+    """Return the result of a record, judged."""
+    instrument = describe_instrument(recorder.requests, recorder.columns, outcomes)
     result = LoadResult(
-        point=offered,
-        url=target.url,
-        model=target.model,
-        endpoint=target.endpoint,
+        point=job.point,
+        url=job.target.url,
+        model=job.target.model,
+        endpoint=job.target.endpoint,
         tokenizer=tokenizer,
         started_at_s=started_at_s,
         requests=recorder.requests,
         columns={name: c[: recorder.used] for name, c in recorder.columns.items()},
         texts=bytes(recorder.texts),
         errors=recorder.errors,
-        instrument=describe_instrument(recorder.requests, recorder.columns, [outcome]),
+        instrument=instrument,
     )
     return replace(result, reasons=tuple(invalid_reasons(result)))
 
@@ -95,7 +123,6 @@ def describe_instrument(
     requests: Array,
     columns: Mapping[str, Array],
     outcomes: Sequence[ShardOutcome],
-    engine: str = "kernel",
 ) -> Instrument:
     """Return what the client knows of its own error."""
     rows = requests[
@@ -114,7 +141,7 @@ def describe_instrument(
     counters = [outcome.counters for outcome in outcomes]
     source = "kernel" if user == 0 else "user" if user == contents else "mixed"
     return Instrument(
-        engine=engine,
+        engine=outcomes[0].engine,
         stamp_source=source,
         user_stamp_share=user / contents,
         coalesced_share=shared / contents,
@@ -137,5 +164,6 @@ def describe_instrument(
         retries=sum(c.retries for c in counters),
         most_in_flight=sum(c.most_in_flight for c in counters),
         shards=len(outcomes),
+        clock_uncertainty_s=max(o.clock_uncertainty_s for o in outcomes),
         peak_rss_bytes=sum(host.peak_rss_bytes for host in hosts),
     )

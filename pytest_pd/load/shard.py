@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from pytest_pd.load.arrivals import arrival_offsets_ns
+from pytest_pd.load.choice import Engine, make_engine
 from pytest_pd.load.clock import NS
 from pytest_pd.load.dispatch import ClosedLoop, Dispatcher, OpenLoop
-from pytest_pd.load.engine import Counters, KernelEngine
+from pytest_pd.load.engine import Counters
 from pytest_pd.load.host import HostSample, HostShare, quiet_collector
 from pytest_pd.load.point import LoadPoint
-from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.prompts import Prompt, total_output_tokens
 from pytest_pd.load.record import Array, Outcome, Phase, Recorder
 from pytest_pd.load.settle import Settler
 from pytest_pd.load.target import Target
 
+EXTRA_EVENTS = 8
+"""Role, usage and finish events beside one per token."""
 LEAD_NS = NS // 500
 """Between "start" and the first request: everybody shall be ready."""
 
@@ -51,20 +55,66 @@ class ShardOutcome:
 
     counters: Counters
     host: HostShare
-    clock_steps: int
+    clock_steps: int = 0
+    engine: str = "kernel"
+    clock_uncertainty_s: float = 0.0
 
 
-def make_share(point: LoadPoint, prompts: Sequence[Prompt]) -> Share:
-    """Return the share of a single process: everything."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A whole load run: what goes where, and how."""
+
+    target: Target
+    point: LoadPoint
+    prompts: tuple[Prompt, ...]
+
+
+def deal(point: LoadPoint, prompts: Sequence[Prompt], shards: int) -> list[Share]:
+    """Return the shares of `shards` processes: one schedule, dealt in turn.
+
+    A conversation stays whole. There are never more shards than streams.
+    """
+    if point.concurrency is not None:
+        shards = min(shards, point.concurrency)
     wanted = len(prompts)
     if point.requests is not None:
         wanted = min(wanted, point.warmup + point.requests)
-    indices = tuple(range(wanted))
-    firsts = [prompts[k] for k in indices[point.warmup :] if prompts[k].follows is None]
-    offsets = (
-        arrival_offsets_ns(point, firsts) if point.is_open else np.zeros(0, np.int64)
-    )
-    return Share(point, indices, offsets, point.concurrency, point.warmup)
+    measured = range(point.warmup, wanted)
+    firsts = [k for k in measured if prompts[k].follows is None]
+    offsets = np.zeros(len(firsts), np.int64)
+    if point.is_open:
+        offsets = arrival_offsets_ns(point, [prompts[k] for k in firsts])
+    owner = {k: turn % shards for turn, k in enumerate(firsts)}
+    for k in measured:
+        previous = prompts[k].follows
+        if previous is not None:
+            owner[k] = owner[previous]
+    return [
+        Share(
+            point=point,
+            indices=(
+                *range(number, point.warmup, shards),
+                *(k for k in measured if owner[k] == number),
+            ),
+            offsets_ns=offsets[number::shards],
+            concurrency=_part(point.concurrency, shards, number),
+            warmup=len(range(number, point.warmup, shards)),
+            number=number,
+        )
+        for number in range(shards)
+    ]
+
+
+def _part(total: int | None, shards: int, number: int) -> int | None:
+    if total is None:
+        return None
+    return total // shards + (number < total % shards)
+
+
+def make_recorder(prompts: Sequence[Prompt], directory: Path | None) -> Recorder:
+    """Return a record with room for every event that `prompts` ask for."""
+    events = total_output_tokens(prompts) + EXTRA_EVENTS * len(prompts)
+    return Recorder(len(prompts), events, directory=directory)
 
 
 def run_share(
@@ -73,6 +123,7 @@ def run_share(
     prompts: Sequence[Prompt],
     recorder: Recorder,
     *,
+    engine: str = "auto",
     wait_start: Callable[[], int] | None = None,
     on_tick: Callable[[Counters], None] | None = None,
 ) -> ShardOutcome:
@@ -84,39 +135,39 @@ def run_share(
         on_tick: Called 20 times a second from the loop: must be quick.
     """
     settler = Settler(recorder, prompts, shard=share.number)
-    engine = KernelEngine(target, prompts, settler, timeout_s=share.point.timeout_s)
-    engine.on_tick = on_tick
+    loop = make_engine(engine, target, prompts, settler, share.point.timeout_s)
     try:
         with quiet_collector():
-            _warm_up(engine, settler, share, prompts, recorder)
+            _warm_up(loop, settler, share, prompts, recorder)
             start_ns = wait_start() if wait_start else time.monotonic_ns() + LEAD_NS
             settler.phase = Phase.MEASURED
+            loop.on_tick = on_tick
             measured = share.indices[share.warmup :]
             before = HostSample.take()
-            engine.run(_make_dispatcher(share, prompts, measured, start_ns))
+            loop.run(_make_dispatcher(share, prompts, measured, start_ns))
             host = HostShare.between(before, HostSample.take())
             _mark_unsent(recorder, measured, share.point)
     finally:
-        engine.close()
-    return ShardOutcome(engine.counters, host, engine.offset.steps)
+        loop.close()
+    return ShardOutcome(loop.counters, host, loop.clock_steps, loop.name)
 
 
 def _warm_up(
-    engine: KernelEngine,
+    loop: Engine,
     settler: Settler,
     share: Share,
     prompts: Sequence[Prompt],
     recorder: Recorder,
 ) -> None:
     streams = share.concurrency or min(len(share.indices), 64)
-    engine.open_connections(min(streams, len(share.indices)))
+    loop.open_connections(min(streams, len(share.indices)))
     indices = share.indices[: share.warmup]
     if indices:
         settler.phase = Phase.WARMUP
         now = time.monotonic_ns()
-        engine.run(ClosedLoop(prompts, indices, start_ns=now, concurrency=streams))
-    engine.counters.done = engine.counters.failed = 0
-    engine.counters.most_in_flight = 0
+        loop.run(ClosedLoop(prompts, indices, start_ns=now, concurrency=streams))
+    loop.counters.done = loop.counters.failed = 0
+    loop.counters.most_in_flight = 0
 
 
 def _make_dispatcher(
