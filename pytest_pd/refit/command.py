@@ -3,12 +3,15 @@
 examples:
   pytest-pd refit plan kimi_k2                   all scenarios: bytes, bound, verdict
   pytest-pd refit plan kimi_k2 -s 6 --cluster gb200_nvl72 --picture six.svg
+  pytest-pd refit run kimi_k2 --scaled tiny      run the CPU twins, check every bit
+  pytest-pd refit run kimi_k2 -s 2 --scaled tiny --mutant stride_one     must fail
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from pytest_pd.errors import SpecError
@@ -25,6 +28,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--choice", default="megatron", help="megatron or nearest")
     plan.add_argument("--back", action="store_true", help="plan the way back too")
     plan.add_argument("--picture", type=Path, metavar="FILE", help=".svg or .png")
+    run_one = actions.add_parser("run", help="move the weights and check every bit")
+    _scenario_options(run_one)
+    _run_options(run_one)
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scaled", metavar="TWIN", help="a twin of the file: tiny, mid, ..."
+    )
+    parser.add_argument(
+        "--engine", default="gloo", help="gloo (default) or MODULE:NAME"
+    )
+    parser.add_argument("--planner", default="own", help="own (default) or megatron")
+    parser.add_argument("--warmup", type=int, help="untimed refits after the first")
+    parser.add_argument("--iterations", type=int, help="timed refits")
+    parser.add_argument(
+        "--plain", action="store_true", help="time a plain exchange of the bytes too"
+    )
+    parser.add_argument(
+        "--opinion", action="append", default=[], help="round_trip or dcp; repeatable"
+    )
+    parser.add_argument("--mutant", default="", help="put a known fault in its place")
+    parser.add_argument("--back", action="store_true", help="run the way back too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep jobs and reports")
+    parser.add_argument("--timeout-s", type=float, default=600.0, help="for all runs")
 
 
 def _scenario_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +64,39 @@ def _scenario_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; 0 if all is well."""
-    return {"plan": _plan}[args.action](args)
+    return {"plan": _plan, "run": _run}[args.action](args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from pytest_pd.refit.outcome import order_lines, outcome_table, save_outcomes
+    from pytest_pd.refit.run import Settings, run_jobs, twin_jobs
+
+    spec = files.read_refit(args.name)
+    if not args.scaled:
+        raise SpecError(
+            f"{spec.name} at full size does not run on this machine.",
+            hint=f"add --scaled TWIN, one of: {', '.join(spec.twins)}",
+        )
+    scenarios = list(files.pick(spec, files.parse_ids(args.scenario)))
+    if args.back:
+        scenarios = [way for s in scenarios for way in (s, s.reversed())]
+    settings = Settings(
+        engine=args.engine,
+        planner=args.planner,
+        warmup=args.warmup,
+        iterations=args.iterations,
+        plain=args.plain,
+        opinions=tuple(args.opinion),
+        mutant=args.mutant,
+    )
+    with tempfile.TemporaryDirectory(prefix="pd-refit-") as scratch:
+        folder = args.out or Path(scratch)
+        jobs = twin_jobs(spec, scenarios, args.scaled, folder, settings)
+        outcomes = run_jobs(jobs, folder.resolve(), timeout_s=args.timeout_s)
+        if args.out:
+            save_outcomes(outcomes, folder / "outcomes.json")
+    sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))
+    return 0 if all(o.status == "verified" for o in outcomes) else 1
 
 
 def _plan(args: argparse.Namespace) -> int:

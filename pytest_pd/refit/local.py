@@ -1,0 +1,141 @@
+"""Run jobs on this machine: one process that imports torch once and forks the ranks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pytest_pd.errors import EngineMissing, InvalidRun
+from pytest_pd.refit.job import Job, RankReport, load_report, report_path
+
+PYTHON_VARIABLE = "PD_REFIT_PYTHON"
+"""Interpreter with torch and numpy, if it is not the one that runs pytest-pd."""
+
+_PROBE = (
+    "import importlib.util as u, sys; "
+    "sys.exit(not (u.find_spec('torch') and u.find_spec('numpy')))"
+)
+
+
+def worker_python() -> str:
+    """Return the interpreter for the workers.
+
+    Raises:
+        EngineMissing: it cannot import torch.
+    """
+    python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+    try:
+        code = subprocess.run(
+            [python, "-c", _PROBE], check=False, capture_output=True, timeout=60
+        ).returncode
+    except OSError as error:
+        raise EngineMissing(
+            f"{PYTHON_VARIABLE} names {python!r}, which cannot be started.",
+            hint="give the path of a Python with torch",
+        ) from error
+    if code:
+        raise EngineMissing(
+            f"{python} has no torch, which moves the weights.",
+            hint=f"pip install 'pytest-pd[refit]', or set {PYTHON_VARIABLE} to a "
+            "Python that has torch and numpy",
+        )
+    return python
+
+
+def worker_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of workers; makes a folder with a link to this package.
+
+    The link alone goes on the path: another interpreter must not see the rest of
+    our site-packages.
+    """
+    package = Path(__file__).resolve().parent.parent
+    home = folder / "import"
+    home.mkdir(parents=True, exist_ok=True)
+    link = home / package.name
+    if not link.exists():
+        link.symlink_to(package, target_is_directory=True)
+    return {
+        **os.environ,
+        "PYTHONPATH": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+@contextmanager
+def _nursery(argv: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "nursery.log").open("wb") as sink:
+        popen = subprocess.Popen(
+            argv,
+            env=worker_environment(folder),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield popen
+    finally:
+        # Ranks are in the nursery's session: one signal ends all of them.
+        with suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)
+        popen.wait()
+
+
+def run_local(
+    jobs: Sequence[Job], folder: Path, *, timeout_s: float = 600.0
+) -> list[list[RankReport]]:
+    """Run jobs one after the other; return each job's reports, ascending by rank.
+
+    Args:
+        folder: Where logs go; each job has its own `out_dir`.
+        timeout_s: For all jobs together.
+
+    Raises:
+        EngineMissing: no torch.
+        InvalidRun: the time is up, or no rank of a job ever reported.
+    """
+    python = worker_python()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for job in jobs:
+        out = Path(job.out_dir)
+        out.mkdir(parents=True, exist_ok=True)
+        job.save(out / "job.json")
+        paths.append(str(out / "job.json"))
+    argv = [python, "-m", "pytest_pd.refit.worker.nursery", *paths]
+    with _nursery(argv, folder) as popen:
+        try:
+            popen.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise InvalidRun(
+                f"refit of {', '.join(job.name for job in jobs)} was not done after "
+                f"{timeout_s:g} s.",
+                hint="raise the time-out, or look for a rank that waits",
+                where=folder / "nursery.log",
+            ) from error
+    return [reports_of(job) for job in jobs]
+
+
+def reports_of(job: Job) -> list[RankReport]:
+    """Read the reports of a job that has run.
+
+    Raises:
+        InvalidRun: there is none.
+    """
+    paths = [report_path(Path(job.out_dir), rank) for rank in range(job.world)]
+    found = [load_report(path) for path in paths if path.exists()]
+    if not found:
+        raise InvalidRun(
+            f"{job.name}: no rank gave a report.",
+            hint="the workers could not start",
+            where=Path(job.out_dir).parent / "nursery.log",
+        )
+    return found

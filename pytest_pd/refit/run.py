@@ -1,0 +1,121 @@
+"""From a scenario to a judged refit: make the jobs, run them, judge the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_pd.errors import SpecError
+from pytest_pd.refit.cells import make_cells
+from pytest_pd.refit.files import twin
+from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.judge import Outcome, judge
+from pytest_pd.refit.local import run_local
+from pytest_pd.refit.plan import chooser
+from pytest_pd.refit.tensors import grids, tensor_kinds
+from pytest_pd.refit.traffic import Traffic, make_traffic
+from pytest_pd.spec.refit import DTYPE_BYTES, ModelShape, RefitScenario, RefitSpec
+
+OPINIONS = ("round_trip", "dcp")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run, apart from what; empty or None: as the scenario says."""
+
+    engine: str = "gloo"
+    planner: str = "own"
+    choice: str = "nearest"
+    warmup: int | None = None
+    iterations: int | None = None
+    timeout_s: float = 60.0
+    plain: bool = False
+    opinions: tuple[str, ...] = ()
+    mutant: str = ""
+    device: str = "cpu"
+
+
+def make_job(
+    name: str,
+    model: ModelShape,
+    scenario: RefitScenario,
+    folder: Path,
+    settings: Settings = Settings(),
+) -> Job:
+    """Return the job that runs `scenario`; reports go to `folder`.
+
+    Raises:
+        SpecError: a dtype that cannot be moved, or an unknown second opinion.
+    """
+    size = DTYPE_BYTES[scenario.dtype]
+    if size not in (1.0, 2.0, 4.0):
+        raise SpecError(
+            f"scenario {scenario.id}: {scenario.dtype} can be planned, not run.",
+            hint="bf16, fp16, fp8 or fp32",
+        )
+    for opinion in settings.opinions:
+        if opinion not in OPINIONS:
+            raise SpecError.unknown("second opinion", opinion, OPINIONS)
+    source, target = grids(scenario, model)
+    choice = "megatron" if settings.planner == "megatron" else settings.choice
+    return Job(
+        name=name,
+        kinds=tensor_kinds(model),
+        source=source,
+        target=target,
+        rendezvous=f"file://{folder}/rendezvous",
+        out_dir=str(folder),
+        engine=settings.engine,
+        planner=settings.planner,
+        choice=choice,
+        domain_ranks=scenario.gpus_per_node,
+        element_bytes=int(size),
+        warmup=scenario.warmup if settings.warmup is None else settings.warmup,
+        iterations=settings.iterations or scenario.iterations,
+        timeout_s=settings.timeout_s,
+        plain=settings.plain,
+        opinions=settings.opinions,
+        mutant=settings.mutant,
+        device=settings.device,
+    )
+
+
+def twin_jobs(
+    spec: RefitSpec,
+    scenarios: Sequence[RefitScenario],
+    size: str,
+    folder: Path,
+    settings: Settings = Settings(),
+) -> list[Job]:
+    """Return the jobs of scaled scenarios, each in a folder of its own."""
+    small = twin(spec, size)
+    jobs = []
+    for number, scenario in enumerate(scenarios):
+        scaled = scenario.scaled(tp_by=small.tp_by, ep_by=small.ep_by)
+        name = f"{spec.name}/{size}/{scenario.id}"
+        home = folder.resolve() / f"{number}-scenario-{scenario.id}"
+        jobs.append(make_job(name, small.model, scaled, home, settings))
+    return jobs
+
+
+def planned_traffic(job: Job) -> Traffic:
+    """Return what a job should move, from the cells and not from its transfers."""
+    cells = make_cells(job.kinds, job.source, job.target)
+    return make_traffic(cells, job.source, chooser(job.choice, job.domain_ranks))
+
+
+def judged(
+    job: Job, reports: Sequence[RankReport], *, bound_s: float | None = None
+) -> Outcome:
+    """Judge a job's reports against what it should have moved."""
+    return judge(job, reports, planned_traffic(job), bound_s=bound_s)
+
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, *, timeout_s: float = 600.0
+) -> list[Outcome]:
+    """Run jobs on this machine and judge them, in order."""
+    jobs = [replace(job, device="cpu") for job in jobs]
+    reports = run_local(jobs, folder, timeout_s=timeout_s)
+    return [judged(job, some) for job, some in zip(jobs, reports, strict=True)]

@@ -1,0 +1,72 @@
+"""Run jobs one after the other on this machine: import once, fork a child per rank.
+
+``python -m pytest_pd.refit.worker.nursery job.json ...``. Starting eight processes
+that each import torch takes minutes on two cores; forked ones start at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from pytest_pd.refit.job import Job, load_job
+from pytest_pd.refit.worker.rank import run_rank
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent goes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _child(job: Job, rank: int, parent: int) -> None:
+    code = 1
+    try:
+        die_with_parent(parent)
+        log = Path(job.out_dir) / f"rank-{rank}.log"
+        with log.open("wb") as sink:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+        code = 1 if run_rank(job, rank).error else 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The interpreter's exit would run the parent's clean-up once more.
+        os._exit(code)
+
+
+def run_job(job: Job) -> bool:
+    """Fork all ranks of a job and wait; stop the rest when one has failed."""
+    parent = os.getpid()
+    living = set()
+    for rank in range(job.world):
+        pid = os.fork()
+        if pid == 0:
+            _child(job, rank, parent)
+        living.add(pid)
+    fine = True
+    while living:
+        pid, status = os.wait()
+        living.discard(pid)
+        if os.waitstatus_to_exitcode(status) != 0:
+            fine = False
+            for other in living:
+                os.kill(other, signal.SIGTERM)
+    return fine
+
+
+def main() -> int:
+    """Run every job that the command line names; 1 if one did not finish."""
+    die_with_parent(os.getppid())
+    results = [run_job(load_job(Path(word))) for word in sys.argv[1:]]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
