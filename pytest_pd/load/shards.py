@@ -179,8 +179,9 @@ def started(prefixes: Sequence[Sequence[str]]) -> Iterator[list[RunningShard]]:
 
 
 def _drain(shard: RunningShard) -> None:
-    for line in _pipe(shard.process.stderr):
-        shard.errors = (shard.errors + line)[-4000:]
+    with _pipe(shard.process.stderr) as pipe:
+        for line in pipe:
+            shard.errors = (shard.errors + line)[-4000:]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
