@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_pd.plugin import signals
 from pytest_pd.plugin.marks import register_marks
 from pytest_pd.plugin.options import add_options
 from pytest_pd.plugin.session import SESSION, PdSession
@@ -49,11 +48,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     register_marks(config)
-    session = PdSession(config)
-    config.stash[SESSION] = session
-    session.register(config.pluginmanager)
-    if not session.is_worker:
-        config.add_cleanup(signals.install())
+    config.stash[SESSION] = PdSession(config)
 
 
 @pytest.hookimpl(tryfirst=True)

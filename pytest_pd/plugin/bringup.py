@@ -17,8 +17,8 @@ from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.deployment import Deployment
-from pytest_pd.provision.plan_file import write_lock
 from pytest_pd.provision.duration import duration_s
+from pytest_pd.provision.plan_file import write_lock
 from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, unwritable
 

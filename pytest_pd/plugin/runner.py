@@ -13,15 +13,13 @@ import pytest
 from pytest_pd.errors import PdError, ProvisionError
 from pytest_pd.plugin.manager import TopologyManager
 from pytest_pd.plugin.marks import LEVELS, is_within, level_of, missing_facts
+from pytest_pd.plugin.session import ENTRIES
 from pytest_pd.plugin.verdict import judge, verdict_of
 from pytest_pd.report.redact import redact, secrets_in
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
     from pytest_pd.provision.deployment import Deployment
-
-ENTRIES = pytest.StashKey[list[dict[str, Any]]]()
-"""Benchmark entries that an item recorded; shipped on its call report."""
 
 
 def topology_name(item: pytest.Item) -> str | None:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pd.errors import PdError
-from pytest_pd.plugin.run import Run, make_run
-from pytest_pd.plugin.selection import Selected, hardware_in
 from pytest_pd.spec.hardware import HARDWARE
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.choice import Choice
+    from pytest_pd.plugin.run import Run
+    from pytest_pd.plugin.selection import Selected
 
 SESSION = pytest.StashKey["PdSession"]()
+ENTRIES = pytest.StashKey[list[dict[str, Any]]]()
+"""Benchmark entries that an item recorded; shipped on its call report."""
 
 
 class PdSession:
@@ -33,6 +35,8 @@ class PdSession:
 
     @cached_property
     def run(self) -> Run:
+        from pytest_pd.plugin.run import make_run
+
         return make_run(self.config)
 
     @property
@@ -58,19 +62,24 @@ class PdSession:
         """True when the user named a topology, a cluster or hardware."""
         option = self.config.getoption
         named = ("pd_topology", "pd_cluster", "pd_attach", "pd_rehearse")
-        return any(map(option, named)) or bool(hardware_in(option("markexpr", "")))
+        marks = option("markexpr", "") or ""
+        return any(map(option, named)) or any(name in marks for name in HARDWARE)
 
     @property
     def selected(self) -> tuple[Selected, ...]:
         return self.choice.selected
 
     def check_choice(self) -> None:
-        """Refuse a wrong name before anything is collected."""
+        """Refuse a wrong name before anything is collected; get ready to gather."""
+        gathers = self.config.getoption("dist", "no") != "no"
+        if self.was_chosen or gathers:
+            self.activate()
         if self.was_chosen:
             self.choice  # noqa: B018
 
     def params(self) -> list[Any]:
         """Return the values of the ``topology`` parameter, marked by hardware."""
+        self.activate()
         return [
             pytest.param(
                 chosen.id,
@@ -102,11 +111,20 @@ class PdSession:
             "cpu_count": os.cpu_count(),
         }
 
-    def register(self, manager: pytest.PytestPluginManager) -> None:
-        """Register the parts: tests run here, or reports are gathered here."""
+    def activate(self) -> None:
+        """Register the parts, once: tests run here, or reports are gathered here.
+
+        Done when the first test asks for a topology, so that a session without
+        one does not pay for the imports.
+        """
+        manager = self.config.pluginmanager
+        if manager.has_plugin("pd-runner"):
+            return
         from pytest_pd.plugin.controller import Controller
         from pytest_pd.plugin.runner import Runner
+        from pytest_pd.plugin.signals import install
 
         manager.register(Runner(self), "pd-runner")
         if not self.is_worker:
             manager.register(Controller(self), "pd-controller")
+            self.config.add_cleanup(install())
