@@ -40,7 +40,7 @@ class LeaseHolder:
         self._popen = subprocess.Popen(
             [
                 *(sys.executable, "-S", "-E", lease_keeper.__file__),
-                *(str(path), str(ttl_s / RENEWALS_PER_TTL)),
+                *(str(path), str(ttl_s / RENEWALS_PER_TTL), str(self._owner)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 A program of its own, so that nothing which stops the harness for a while stops
 the lease: a held GIL, ``--pdb``, Ctrl-Z. ``python3 -S -E lease_keeper.py LEASE
-PERIOD_S`` reads orders from standard input:
+PERIOD_S PARENT_PID`` reads orders from standard input:
 
     keep SECONDS   go on after the harness has ended, until so many seconds are over
     (end of file)  the harness is gone: give the lease back, unless told to keep
@@ -40,10 +40,11 @@ def write_lease(path: str, text: str) -> None:
 class Keeper:
     """Holds one lease."""
 
-    def __init__(self, lease: str, period_s: float) -> None:
+    def __init__(self, lease: str, period_s: float, parent: int) -> None:
         self.lease = lease
         self.period_s = period_s
-        self.parent = os.getppid()
+        # Told, not asked: the parent may be gone before this line is reached.
+        self.parent = parent
         self.until_s: float | None = None
         self.count = 0
         self.over = False
@@ -92,7 +93,7 @@ class Keeper:
 
 def main() -> None:
     """Hold the lease that the command line names."""
-    keeper = Keeper(sys.argv[1], float(sys.argv[2]))
+    keeper = Keeper(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
     signal.signal(signal.SIGTERM, keeper.stop)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.site_slurm import SlurmSite
+from tests import services_slurm
+from tests.services import require
+from tests.services_slurm import slurm_site
 
 
 def here(run_id: str) -> list[int]:
@@ -43,6 +47,24 @@ def local(folder: Path) -> Iterator[Place]:
     yield Place(ClusterSpec(name="contract", lease_ttl_s=3.0), folder)
 
 
+@contextmanager
+def slurm(folder: Path) -> Iterator[Place]:
+    if why := services_slurm.missing():
+        require("slurm", why)
+    with slurm_site(folder / "slurm", 4) as made, made.as_default():
+        cluster = ClusterSpec(
+            name="contract",
+            backend="slurm",
+            hardware="gb200",
+            nodes=4,
+            gpus_per_node=4,
+            lease_ttl_s=3.0,
+            slurm=SlurmSite(partition="batch", time_limit_min=10),
+        )
+        yield Place(cluster, folder, nodes=4)
+
+
 ROWS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "local": local,
+    "slurm": slurm,
 }
