@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pytest_pd.engines import vllm_shape
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.model import ReadyPlan, Role
 from pytest_pd.plan.seam import EvidenceNames, Handover, Launch, Program, Worker
@@ -32,11 +33,20 @@ class Reference:
         return pool.world
 
     def ports(self, pool: PoolSpec) -> Mapping[str, int]:
-        """One API port, and one side channel that hands KV out."""
-        return {"http": 1, "side_channel": 1}
+        """One API port, and a side channel per data-parallel rank of a process."""
+        found = {"http": 1, "side_channel": pool.dp}
+        nodes = pool.nodes_per_replica or 1
+        if pool.dp > 1:
+            found["dp_rpc"] = 1
+        elif nodes > 1:
+            found["master"] = 1
+        return found
 
     def check(self, topology: TopologySpec) -> tuple[str, ...]:
-        """Refuse connectors and shapes that the reference engine has not."""
+        """Refuse connectors that the reference engine has not, shapes as vLLM does."""
+        for role in ("prefill", "decode", "aggregated"):
+            if pool := getattr(topology, role):
+                vllm_shape.check(pool, role, nodes=pool.nodes_per_replica)
         transfer = topology.kv_transfer
         if transfer and transfer.connector in SHARED and not transfer.path:
             raise SpecError(
@@ -58,10 +68,11 @@ class Reference:
             "VLLM_NIXL_SIDE_CHANNEL_HOST": worker.address,
             "VLLM_NIXL_SIDE_CHANNEL_PORT": str(worker.ports["side_channel"]),
         }
+        serving = vllm_shape.serves(worker)
         return Launch(
             argv=tuple(_argv(worker)),
             ready=ReadyPlan(
-                "http",
+                "http" if serving else "started",
                 f"http://{worker.address}:{worker.ports['http']}/health",
                 budget_s=60.0,
                 stall_s=30.0,
@@ -71,7 +82,8 @@ class Reference:
                 "OPENBLAS_NUM_THREADS": "1",
                 **(side_channel if pulls else {}),
             },
-            ranks=worker.dp_ranks if worker.pool.dp > 1 else (),
+            endpoint=serving,
+            ranks=vllm_shape.ranks(worker),
         )
 
     def handover(self, topology: TopologySpec) -> Handover:
@@ -126,6 +138,7 @@ def _argv(worker: Worker) -> Iterator[str]:
     yield from ("--served-model-name", topology.model.served_name)
     block = topology.engine.block_tokens or BLOCK_TOKENS
     yield from ("--block-size", str(block))
+    yield from vllm_shape.words(worker)
     if topology.kv_transfer and _moves(worker):
         config = _transfer_config(topology.kv_transfer, worker)
         yield from ("--kv-transfer-config", _json(config))

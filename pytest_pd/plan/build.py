@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.identity import identity_of
-from pytest_pd.plan.layout import lay_out
+from pytest_pd.plan.layout import Layout, lay_out, pools_of
 from pytest_pd.plan.model import (
     UNKNOWN_SITE,
     DeploymentPlan,
@@ -56,7 +56,8 @@ def make_plan(
     """
     _check_front(topology, router)
     layout = lay_out(topology, cluster, engine)
-    notes = [*engine.check(topology), *(router.check(topology) if router else ())]
+    whole = _with_nodes(topology, layout)
+    notes = [*engine.check(whole), *(router.check(whole) if router else ())]
     context = Context(fill_for_run(topology, site), cluster, site)
     seats = take_seats(context, layout, engine, router)
     started = start_all(context, seats, engine, router)
@@ -84,6 +85,16 @@ def make_plan(
         budgets_s=_budgets_s(topology, services),
         performance_only=topology.performance_only,
     )
+
+
+def _with_nodes(topology: TopologySpec, layout: Layout) -> TopologySpec:
+    """Let the engine judge pools with the nodes that their replicas came to span."""
+    spans = {slot.replica.role: slot.replica.nodes for slot in layout.slots}
+    pools = {
+        role.value: pool.model_copy(update={"nodes_per_replica": spans[role]})
+        for role, pool in pools_of(topology)
+    }
+    return topology.model_copy(update=pools)
 
 
 def _check_front(topology: TopologySpec, router: Router | None) -> None:

@@ -54,7 +54,7 @@ def _replicas(
     topology: TopologySpec, cluster: ClusterSpec, engine: Engine
 ) -> Iterator[Replica]:
     names = cluster.node_names
-    for role, pool in pools(topology):
+    for role, pool in pools_of(topology):
         for number in range(pool.replicas):
             own = pool.worker(number)
             label = f"{role}-{number}"
@@ -74,7 +74,7 @@ def _replicas(
             )
 
 
-def pools(topology: TopologySpec) -> Iterator[tuple[Role, PoolSpec]]:
+def pools_of(topology: TopologySpec) -> Iterator[tuple[Role, PoolSpec]]:
     """Yield the roles that have workers, in the order of the plan."""
     for role in WORKER_POOLS:
         pool: PoolSpec | None = getattr(topology, role.value)
@@ -145,7 +145,7 @@ def _too_small(
 ) -> SpecError:
     lines = [f"{topology.name} does not fit {cluster.name!r}: {error.fact}"]
     total = 0
-    for role, pool in pools(topology):
+    for role, pool in pools_of(topology):
         ours = [r for r in replicas if r.role is role]
         gpus = sum(r.nodes * r.node_gpus for r in ours)
         total += gpus
