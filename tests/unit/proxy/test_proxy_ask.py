@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_pd.proxy.ask import (
@@ -112,6 +112,7 @@ def test_the_prompt_of_prefill_is_the_prompt_of_decode():
     assert {key: body[key] for key in fields} == fields
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text(), JSON), st.sampled_from(["", " ", "\n"]))
 def test_parameters_are_added_and_nothing_else_changes(fields, space):
     raw = (space + json.dumps(fields) + space).encode()
@@ -183,6 +184,7 @@ def test_keys_of_chats_depend_on_what_was_said():
     assert key("a") != key("b")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.sampled_from(["prompt", "messages"]), JSON))
 def test_a_key_is_found_for_whatever_comes(fields):
     assert isinstance(routing_key(None, fields), bytes)

@@ -137,6 +137,7 @@ async def test_no_more_than_max_concurrent_reach_the_workers(pd):
     ) as world:
         calls = [asyncio.create_task(world.complete()) for _ in range(6)]
         await pd.until(lambda: world.proxy.flow.admission.depth == 4)
+        await pd.until(lambda: inside == 2)
         assert await world.metric("pd_proxy_queue_depth") == 4
         assert await world.metric("pd_proxy_active_requests") == 2
         release.set()

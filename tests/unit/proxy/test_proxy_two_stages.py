@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 PARAMS = {"do_remote_prefill": True, "remote_block_ids": [[1, 2]], "remote_port": 5600}
@@ -42,6 +43,33 @@ async def test_streams_keep_the_worker_s_chunks(pd):
             chunks = [chunk async for chunk, _ in got.content.iter_chunks()]
 
         assert [chunk for chunk in chunks if chunk] == pieces
+
+
+async def test_chunks_that_arrive_together_are_passed_on_apart(pd):
+    pieces = [pd.event("a"), pd.event("b"), pd.DONE]
+    frames = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces)
+
+    async def at_once(request):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
+        request.transport.write(head + frames + b"0\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with pd.world(decode=[pd.FakeWorker(behave=at_once)]) as world:
+        body = {"model": "m", "prompt": "p", "stream": True}
+        async with world.client.post(world.url + "/v1/completions", json=body) as got:
+            chunks = [chunk async for chunk, _ in got.content.iter_chunks()]
+
+        assert [chunk for chunk in chunks if chunk] == pieces
+
+
+async def test_parameters_of_one_prompt_are_not_used_for_others(pd):
+    prefill = pd.FakeWorker(answer={"kv_transfer_params": PARAMS})
+    async with pd.world(prefill=[prefill], transfer="auto") as world:
+        await world.complete(prompt=["x", "y"])
+
+        assert "kv_transfer_params" not in prefill.seen[0].body
+        assert "kv_transfer_params" not in world.decode[0].seen[0].body
 
 
 async def test_chat_goes_through_both_stages(pd):
@@ -89,3 +117,15 @@ async def test_headers_of_the_client_reach_both_stages(pd):
             assert fake.seen[0].headers["Authorization"] == "Bearer k"
             assert fake.seen[0].headers["X-Request-Id"] == "r1"
         assert headers["x-pd-request-id"] == "r1"
+
+
+async def test_a_request_without_an_id_gets_one_for_both_stages(pd):
+    async with pd.world() as world:
+        _, headers, _ = await world.complete()
+
+        ids = {
+            fake.seen[0].headers["X-Request-Id"]
+            for fake in (world.prefill[0], world.decode[0])
+        }
+        assert ids == {headers["x-pd-request-id"]}
+        assert headers["x-pd-request-id"].startswith("pd-")
