@@ -19,8 +19,10 @@ $(STAMP): pyproject.toml | $(BIN)/python
 demo: $(STAMP)
 	$(BIN)/pytest suites/ --topology local_1p1d
 
+# What depends on nothing runs on all cores; what starts services runs alone.
 test: $(STAMP) lint
-	$(BIN)/pytest tests/ $(TESTFLAGS)
+	$(BIN)/pytest tests/unit tests/golden tests/plugin -n auto -p no:randomly -q $(TESTFLAGS)
+	$(BIN)/pytest tests/contract tests/e2e -p no:randomly -q --durations=15 $(TESTFLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
