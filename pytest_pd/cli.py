@@ -21,7 +21,7 @@ COMMANDS = {
         "two-stage P/D proxy over prefill and decode servers",
         "pytest_pd.proxy.command",
     ),
-    "load": ("measure a URL", "pytest_pd.load.command"),
+    "load": ("measure a URL", "pytest_pd.terminal.load"),
     "calibrate": ("measure the instrument itself", "pytest_pd.load.calibrate_command"),
     "engines": ("list, install and check real engines", "pytest_pd.installer.command"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),

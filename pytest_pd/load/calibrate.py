@@ -290,14 +290,16 @@ def cached(
     make: Callable[[Rhythm], Calibration] = calibrate,
     clock: Callable[[], float] = time.time,
     may_be_old: bool = True,
+    kind: str = "auto-1",
 ) -> Calibration:
     """Return the calibration of this host at `rhythm`, measured within the hour.
 
     Args:
         may_be_old: False measures again, and replaces what was kept.
+        kind: Engine and shards, where they are not the usual ones.
     """
     folder = directory or default_cache()
-    path = folder / f"{_key(rhythm)}.json"
+    path = folder / f"{_key(rhythm, kind)}.json"
     try:
         found = Calibration.from_json(json.loads(path.read_text()))
         if may_be_old and 0 <= clock() - found.measured_at_s < CACHE_S:
@@ -312,7 +314,7 @@ def cached(
     return made
 
 
-def _key(rhythm: Rhythm) -> str:
-    parts = [VERSION, platform.node(), os.cpu_count(), platform.release()]
+def _key(rhythm: Rhythm, kind: str) -> str:
+    parts = [VERSION, kind, platform.node(), os.cpu_count(), platform.release()]
     words = json.dumps([*parts, dataclasses.asdict(rhythm)])
     return hashlib.sha256(words.encode()).hexdigest()[:16]

@@ -95,7 +95,12 @@ def _all_points(spec: WorkloadSpec) -> Iterator[SweepPoint]:
 
 
 def target_for(
-    spec: WorkloadSpec, url: str, model: str, headers: dict[str, str] | None = None
+    spec: WorkloadSpec,
+    url: str,
+    model: str,
+    headers: dict[str, str] | None = None,
+    *,
+    ca_file: Path | None = None,
 ) -> Target:
     """Return the target that the workload's requests go to."""
     return Target(
@@ -103,6 +108,7 @@ def target_for(
         model=model,
         endpoint=PATHS[spec.endpoint],
         headers=headers or {},
+        ca_file=ca_file,
         body=spec.body,
         ignore_eos=spec.ignore_eos,
     )

@@ -1,0 +1,54 @@
+"""Measure the instrument itself: its error against a server of known truth.
+
+examples:
+  pytest-pd calibrate
+  pytest-pd calibrate --concurrency 64 --itl-ms 20 --ttft-ms 100
+  pytest-pd calibrate --engine httpx --json calibration.json
+  pytest-pd calibrate --concurrency 256 --shards 2 --seconds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pytest_pd.load.calibrate import Rhythm, calibrate
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``pytest-pd calibrate``."""
+    add = parser.add_argument
+    add("--concurrency", type=int, default=16, help="streams in flight")
+    add("--ttft-ms", type=float, default=100.0, help="true time to first token")
+    add("--itl-ms", type=float, default=20.0, help="true time between tokens")
+    add("--output-tokens", type=int, default=150)
+    add("--seconds", type=float, default=4.0, help="about how long to measure")
+    add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
+    add("--shards", type=int, default=1, help="load processes")
+    add("--json", type=Path, metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the error in one line, and what it was measured on."""
+    rhythm = Rhythm(
+        concurrency=args.concurrency,
+        ttft_s=args.ttft_ms / 1e3,
+        itl_s=args.itl_ms / 1e3,
+        output_tokens=args.output_tokens,
+        shards=args.shards,
+    )
+    found = calibrate(
+        rhythm, duration_s=args.seconds, engine=args.engine, shards=args.shards
+    )
+    print(found.line())
+    print(
+        f"{found.requests} requests, {found.events} events; gaps of events that had "
+        f"a read of their own: p99 {found.itl_alone.p99_s * 1e6:.3g} us; a client "
+        f"that stamps in user space would have added p99 "
+        f"{found.read_lag_p99_s * 1e6:.3g} us; the server itself was late by p99 "
+        f"{found.server_late_p99_s * 1e6:.3g} us, which is no part of the error"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    return 0

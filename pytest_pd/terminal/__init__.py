@@ -1,0 +1,1 @@
+"""Commands that measure and show: above load and measure, below nothing."""

@@ -1,0 +1,280 @@
+"""Measure an OpenAI-compatible URL with an instrument whose error is told beside it.
+
+examples:
+  pytest-pd load http://127.0.0.1:8000 --concurrency 16 --requests 160
+  pytest-pd load http://127.0.0.1:8000 --concurrency 1,2,4,8 --json sweep.json
+  pytest-pd load http://127.0.0.1:8000 --rate 5 --arrivals poisson --duration 30
+  pytest-pd load https://api.example --model m --api-key-env API_KEY --endpoint chat
+  pytest-pd load http://127.0.0.1:8000 --workload local_sweep --level quick
+  pytest-pd load http://127.0.0.1:8000 --model-dir ./model --slo-ttft-ms 500
+
+exit code: 0 if every point holds and every request succeeded, 1 if not, 2 for a
+wrong call
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from pytest_pd.errors import SpecError
+from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
+from pytest_pd.load.prompts import PromptSource
+from pytest_pd.load.result import LoadResult
+from pytest_pd.load.run import run_load
+from pytest_pd.load.target import Target
+from pytest_pd.load.tokenizer import find_tokenizer
+from pytest_pd.load.workload import (
+    LEVELS,
+    SweepPoint,
+    prompts_for,
+    read_workload,
+    sweep,
+    target_for,
+)
+from pytest_pd.measure.goodput import goodput
+from pytest_pd.measure.latency import measurements
+from pytest_pd.measure.trial import measure_point
+from pytest_pd.spec.slo import SloSpec
+from pytest_pd.spec.workload import WorkloadSpec
+from pytest_pd.terminal.view import LiveView, as_table, plain_point
+
+SLO_FIELDS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``pytest-pd load``."""
+    add = parser.add_argument
+    add("url", help="base URL, for example http://127.0.0.1:8000")
+    add("--model", default="", help="served name; default: the first of /v1/models")
+    add("--endpoint", choices=("completions", "chat"), default="completions")
+    add("--workload", help="name or path of a workload file, instead of what follows")
+    add("--level", choices=LEVELS, default="full", help="points of the workload to run")
+    add("--concurrency", type=_numbers, help="streams in flight, or a comma list")
+    add("--rate", type=_floats, help="requests per second (open loop), or a comma list")
+    add("--arrivals", choices=("poisson", "constant", "gamma"), default="poisson")
+    add("--burstiness", type=float, default=1.0, help="shape of gamma arrivals")
+    add("--requests", type=int, help="per point; default: 10 per stream")
+    add("--duration", type=float, help="seconds per point, instead of --requests")
+    add("--warmup", type=int, default=2, help="warm-up requests per stream")
+    add("--input-tokens", type=int, default=128)
+    add("--output-tokens", type=int, default=64)
+    add("--shared-tokens", type=int, default=0, help="of the input, shared by all")
+    add("--model-dir", type=Path, help="folder with the model's tokenizer")
+    add("--header", action="append", default=[], metavar="NAME:VALUE")
+    add("--api-key-env", metavar="VARIABLE", help="environment variable with the key")
+    add("--ca-file", type=Path, help="PEM bundle to trust for https")
+    add("--timeout", type=float, default=600.0, help="seconds per request")
+    add("--seed", type=int, default=0)
+    add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
+    add("--shards", type=int, default=1, help="load processes")
+    add("--no-calibrate", action="store_true", help="leave the error unknown")
+    add("--calibrate-seconds", type=float, default=2.0)
+    for name in SLO_FIELDS:
+        add(f"--slo-{name.replace('_', '-')}", type=float, dest=f"slo_{name}")
+    add("--json", type=Path, metavar="FILE", help="write everything but raw samples")
+    add("--save", type=Path, metavar="DIR", help="write raw records, one .npz a point")
+    add("--quiet", action="store_true", help="no live view")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",") if word]
+
+
+def _floats(text: str) -> list[float]:
+    return [float(word) for word in text.split(",") if word]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run every point, print a table for each, and say whether all hold."""
+    spec = _workload(args)
+    headers = _headers(args)
+    model = args.model or first_model(args.url, headers)
+    target = target_for(spec, args.url, model, headers, ca_file=args.ca_file)
+    source = _source(args, model, headers)
+    slo = _slo(args, spec)
+    report: list[dict[str, Any]] = []
+    for point in sweep(spec, args.level):
+        result = _measure(args, spec, point, target, source)
+        report.append(plain_point(point.label, result, _figures(result, slo)))
+        _show(point.label, result, report[-1])
+        if args.save:
+            result.save(args.save / f"{point.label}.npz")
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if report and all(map(_is_good, report)) else 1
+
+
+def _is_good(entry: dict[str, Any]) -> bool:
+    return not entry["reasons"] and set(entry["outcomes"]) == {"ok"}
+
+
+def _workload(args: argparse.Namespace) -> WorkloadSpec:
+    if args.workload:
+        return read_workload(args.workload)
+    rates = args.rate or []
+    concurrency = args.concurrency or ([] if rates else [1])
+    requests = args.requests
+    if rates and not (requests or args.duration):
+        requests = 100
+    try:
+        return WorkloadSpec.model_validate(
+            {
+                "name": "command-line",
+                "endpoint": args.endpoint,
+                **_lengths(args),
+                "output_tokens": args.output_tokens,
+                "concurrency": concurrency,
+                "rate_per_s": rates,
+                "arrivals": args.arrivals,
+                "burstiness": args.burstiness,
+                "requests": requests,
+                "duration_s": args.duration,
+                "warmup_per_concurrency": args.warmup,
+                "timeout_s": args.timeout,
+                "seed": args.seed,
+            }
+        )
+    except ValueError as error:
+        raise SpecError(f"The options do not fit together: {error}") from error
+
+
+def _lengths(args: argparse.Namespace) -> dict[str, int]:
+    if not args.shared_tokens:
+        return {"input_tokens": args.input_tokens}
+    unique = args.input_tokens - args.shared_tokens
+    return {"isl_shared": args.shared_tokens, "isl_unique": unique}
+
+
+def _headers(args: argparse.Namespace) -> dict[str, str]:
+    headers = {}
+    for word in args.header:
+        name, found, value = word.partition(":")
+        if not found:
+            raise SpecError(f"Header {name!r} has no value.", hint="write NAME:VALUE")
+        headers[name.strip()] = value.strip()
+    if args.api_key_env:
+        key = os.environ.get(args.api_key_env)
+        if not key:
+            raise SpecError(
+                f"Environment variable {args.api_key_env!r} is empty.",
+                hint=f"export {args.api_key_env}=...",
+            )
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def first_model(url: str, headers: dict[str, str]) -> str:
+    """Return the first name that the server serves.
+
+    Raises:
+        SpecError: it cannot be asked, or serves none.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(
+            f"{url.rstrip('/')}/v1/models", headers=headers, timeout=10, trust_env=False
+        )
+        answer.raise_for_status()
+        return str(answer.json()["data"][0]["id"])
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
+        raise SpecError(
+            f"{url} does not say what it serves: {error}.",
+            hint="is the server up? else give --model",
+        ) from error
+
+
+def _source(
+    args: argparse.Namespace, model: str, headers: dict[str, str]
+) -> PromptSource:
+    tokenizer = find_tokenizer(
+        args.model_dir, url=args.url, model=model, headers=headers
+    )
+    # another salt per call: a prefix cache must not know the prompts of the last one
+    return PromptSource(tokenizer, f"{args.seed}:{os.getpid()}:{os.urandom(4).hex()}")
+
+
+def _slo(args: argparse.Namespace, spec: WorkloadSpec) -> SloSpec | None:
+    given = {name: getattr(args, f"slo_{name}") for name in SLO_FIELDS}
+    if any(given.values()):
+        return SloSpec(**given)
+    return spec.slo
+
+
+def _measure(
+    args: argparse.Namespace,
+    spec: WorkloadSpec,
+    point: SweepPoint,
+    target: Target,
+    source: PromptSource,
+) -> LoadResult:
+    shows = not args.quiet and sys.stderr.isatty()
+    # a process of its own keeps the drawing away from the measuring
+    shards: Any = [()] * args.shards if shows else args.shards
+    view = LiveView(point.label) if shows else None
+
+    def once(prompts: Any) -> LoadResult:
+        with view.running(len(prompts)) if view else nullcontext() as tick:
+            return run_load(
+                target,
+                point.load,
+                prompts,
+                tokenizer=source.tokenizer.name,
+                engine=args.engine,
+                shards=shards,
+                on_tick=tick,
+            )
+
+    def make_prompts() -> Any:
+        return prompts_for(spec, point, source)
+
+    if args.no_calibrate:
+        return once(make_prompts())
+    return measure_point(once, make_prompts, _calibrator(args))
+
+
+def _calibrator(args: argparse.Namespace) -> Any:
+    def calibrator(rhythm: Rhythm, may_be_old: bool) -> Calibration:
+        return cached(
+            rhythm,
+            may_be_old=may_be_old,
+            make=lambda r: calibrate(
+                r,
+                duration_s=args.calibrate_seconds,
+                engine=args.engine,
+                shards=args.shards,
+            ),
+            kind=f"{args.engine}-{args.shards}",
+        )
+
+    return calibrator
+
+
+def _figures(result: LoadResult, slo: SloSpec | None) -> dict[str, Any]:
+    if not result.counts().get("ok"):
+        return {}
+    figures: dict[str, Any] = {"measurements": measurements(result)}
+    if slo is not None and not slo.is_empty:
+        figures["goodput"] = goodput(result, slo)
+    return figures
+
+
+def _show(label: str, result: LoadResult, entry: dict[str, Any]) -> None:
+    print(as_table(label, result, entry))
+    found = result.instrument.calibration
+    if found:
+        print(Calibration.from_json(dict(found)).line())
+    for reason in result.reasons:
+        print(f"INVALID: {reason}")
+    counts = result.counts()
+    if failed := sum(counts.values()) - counts.get("ok", 0):
+        print(f"FAILED: {failed} of {sum(counts.values())} requests")
+    for index, text in list(result.errors.items())[:3]:
+        print(f"failure of request {index}: {text}")
+    print(flush=True)
