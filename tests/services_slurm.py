@@ -159,9 +159,26 @@ class SlurmSite:
         assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
         return done.stdout
 
-    def jobs(self, *states: str) -> list[str]:
+    def jobs(self) -> list[str]:
         """Return the ids of jobs that are not over."""
         return self.client("squeue", "-h", "-o", "%i").split()
+
+    def jobs_of(self, run_id: str) -> list[str]:
+        """Return the jobs of one run that are not over."""
+        lines = self.client("squeue", "-h", "-o", "%i %k").splitlines()
+        return [line.split()[0] for line in lines if line.endswith(f"pd:{run_id}")]
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Make it the Slurm that programs of this process talk to."""
+        before = os.environ.get("SLURM_CONF")
+        os.environ.update(self.env)
+        try:
+            yield
+        finally:
+            os.environ.pop("SLURM_CONF")
+            if before is not None:
+                os.environ["SLURM_CONF"] = before
 
     def start(self) -> None:
         for part in ("etc", "state", "log", "munge"):

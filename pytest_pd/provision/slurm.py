@@ -187,12 +187,15 @@ class SlurmAllocation:
             folder=self.run_dir,
             command=(self.python, "-S", "-E", str(self.folder / "launcher.py")),
         )
-        popen = start_step(argv, encode(request), log, {launcher.MARK: request["mark"]})
+        said = self.folder / f"{service.name}.srun.log"
+        mark = {launcher.MARK: request["mark"]}
+        popen = start_step(argv, encode(request), said, mark)
         self._handle.forget_steps()
         step = SlurmStep(
             service.name,
             host,
             log,
+            said,
             self._run,
             handle=self._handle,
             popen=popen,

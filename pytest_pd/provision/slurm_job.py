@@ -15,6 +15,7 @@ from pytest_pd.provision.slurm_step import JobHandle
 from pytest_pd.provision.slurm_text import (
     JobRequest,
     JobView,
+    batch_argv,
     batch_script,
     client_env,
     watchman_script,
@@ -23,6 +24,7 @@ from pytest_pd.provision.slurm_watch import JobWatch
 from pytest_pd.spec.site_slurm import SlurmSite
 
 LOG = logging.getLogger(__name__)
+RELEASE_S = 3.0
 END_S = 60.0
 NEVER = (
     "PartitionNodeLimit",
@@ -108,22 +110,36 @@ def waiting(handle: JobHandle, view: JobView, partition: str) -> str:
 
 
 def end_job(handle: JobHandle) -> None:
-    """Cancel the job and wait until nothing of it is left.
+    """End the job and wait until nothing of it is left.
 
     Raises:
         ProvisionError: Slurm does not get rid of it.
     """
-    handle.client.cancel(handle.job)
-    pause_s, end_s = 0.05, time.monotonic() + END_S
+    if handle.watch.view(handle.job).state == "RUNNING":
+        handle.client.release(handle.job)
+        over = wait_over(handle, RELEASE_S)
+    else:
+        over = False
+    if not over:
+        handle.client.cancel(handle.job)
+        over = wait_over(handle, END_S)
+    handle.watch.drop(handle.job)
+    if not over:
+        raise ProvisionError(
+            f"Slurm job {handle.job} is still there {END_S:g} s after scancel.",
+            hint=f"`scontrol show job {handle.job}` shows the node that hangs",
+        )
+
+
+def wait_over(handle: JobHandle, seconds: float) -> bool:
+    """Ask, ever more rarely, until the job is over; returns whether it is."""
+    pause_s, end_s = 0.05, time.monotonic() + seconds
     while not handle.watch.view(handle.job, now=True).over:
         if time.monotonic() > end_s:
-            raise ProvisionError(
-                f"Slurm job {handle.job} is still there {END_S:g} s after scancel.",
-                hint=f"`scontrol show job {handle.job}` shows the node that hangs",
-            )
+            return False
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.6, 3.0)
-    handle.watch.drop(handle.job)
+    return True
 
 
 class HeldJob:
@@ -145,7 +161,8 @@ def held_job(
 ) -> Iterator[HeldJob]:
     """Yield a running job; cancelled on every way out unless it is kept."""
     with watchman(request) as guard:
-        handle = JobHandle(client.submit(batch_script(site, request)), client, watch)
+        job = client.submit(batch_argv(site, request), batch_script(request))
+        handle = JobHandle(job, client, watch)
         watch.add(handle.job)
         held: HeldJob | None = None
         try:

@@ -80,7 +80,8 @@ class SlurmStep:
     """A service that runs as ``srun --overlap`` in a job.
 
     Our end is the srun process, which ends at once when the step does; how it
-    ended is in the record of its launcher, and else in the state of the job.
+    ended is in the record of its launcher, and else in the state of the job. What
+    srun itself says lies in `said`, apart from the service's log.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class SlurmStep:
         name: str,
         node: str,
         log: Path,
+        said: Path,
         run: RunDir,
         *,
         handle: JobHandle,
@@ -97,6 +99,7 @@ class SlurmStep:
         self._name = name
         self._node = node
         self._log = log
+        self._said = said
         self._run = run
         self._handle = handle
         self._popen = popen
@@ -191,15 +194,26 @@ class SlurmStep:
             self._code = int(record["exit_code"])
             return
         self._lost = self._handle.verdict() or self._lost_node()
-        if not self._lost:
-            self._code = int(record.get("exit_code", 0)) or step_code(returncode)
+        if self._lost:
+            return
+        if "exit_code" not in record:
+            self._show_srun()
+        self._code = int(record.get("exit_code", 0)) or step_code(returncode)
 
     def _lost_node(self) -> str:
+        return f"lost node {self._node}" if LOST_NODE in self._srun_said() else ""
+
+    def _srun_said(self) -> str:
+        """Return the end of what srun and Slurm's daemon on the node said."""
         try:
-            tail = self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+            return self._said.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
         except OSError:
             return ""
-        return f"lost node {self._node}" if LOST_NODE in tail else ""
+
+    def _show_srun(self) -> None:
+        """Put srun's words where the user looks: the service never said a word."""
+        with contextlib.suppress(OSError), self._log.open("a") as log:
+            log.write(self._srun_said())
 
     def _lost_error(self) -> InfrastructureLost:
         return InfrastructureLost(
@@ -217,10 +231,10 @@ def step_code(returncode: int) -> int:
 
 
 def start_step(
-    argv: tuple[str, ...], request: str, log: Path, mark: Mapping[str, str]
+    argv: tuple[str, ...], request: str, said: Path, mark: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """Start srun in a session of its own and hand the request to its launcher."""
-    with log.open("ab") as sink:
+    with said.open("ab") as sink:
         popen = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,

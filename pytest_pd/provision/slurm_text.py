@@ -183,21 +183,21 @@ def lease_script(request: JobRequest) -> str:
     )
 
 
-def batch_script(site: SlurmSite, request: JobRequest) -> str:
+def batch_argv(site: SlurmSite, request: JobRequest) -> tuple[str, ...]:
+    """Return the ``sbatch`` words; the script comes through standard input.
+
+    Options are words and not ``#SBATCH`` lines, whose quoting is Slurm's own.
+    """
+    return ("sbatch", "--parsable", *batch_options(site, request))
+
+
+def batch_script(request: JobRequest) -> str:
     """Return the job that holds the nodes for as long as its lease is renewed."""
-    lines = [f"#SBATCH {_quoted(o)}" for o in batch_options(site, request)]
     return (
-        "#!/bin/sh\n"
-        + "\n".join(lines)
-        + "\ntrap 'exit 143' TERM\n"
+        "#!/bin/sh\ntrap 'exit 0' TERM\n"
         + lease_script(request)
         + 'echo "the lease is over; the nodes are released"\n'
     )
-
-
-def _quoted(option: str) -> str:
-    name, sign, value = option.partition("=")
-    return f"{name}{sign}{shlex.quote(value)}" if sign else option
 
 
 def watchman_script(request: JobRequest, seconds: int = 10) -> str:
