@@ -2,6 +2,7 @@
 
 python -m pytest_pd.reference serve fixtures/models/tiny --port 8100
 python -m pytest_pd.reference build /tmp/tiny
+python -m pytest_pd.reference zygote
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ def main(argv: list[str]) -> int:
                 from pytest_pd.reference import serve
 
                 return serve.run(rest)
+            case ["zygote"]:
+                from pytest_pd.reference import zygote
+
+                return zygote.run()
             case ["build", folder]:
                 from pytest_pd.reference import recall
 

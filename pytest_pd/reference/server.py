@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ from pytest_pd.reference.tamper import strike_before
 
 VERSION = "0.32.0"
 _RANK_HEADER = "X-data-parallel-rank"
+_WRITE_S = 0.005
+"""Longest time that an engine waits until its tokens are written."""
+
 _BODY_BYTES = 64 << 20
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -91,12 +95,18 @@ class Server:
 
     def deliver(self, events: Sequence[tuple[Request, Event]]) -> None:
         """Take the events of a step; called from an engine's thread."""
-        self._loop.call_soon_threadsafe(self._dispatch, events)
+        written = threading.Event()
+        self._loop.call_soon_threadsafe(self._dispatch, events, written)
+        written.wait(_WRITE_S)
 
-    def _dispatch(self, events: Sequence[tuple[Request, Event]]) -> None:
+    def _dispatch(
+        self, events: Sequence[tuple[Request, Event]], written: threading.Event
+    ) -> None:
         for request, event in events:
             if (mail := self._mail.get(request.name)) is not None:
                 mail.put_nowait((request, event))
+        # Handlers wake in the next round of the loop and write in the same one.
+        self._loop.call_soon(self._loop.call_soon, written.set)
 
     def application(self) -> web.Application:
         """Return the application with all routes."""
