@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol
 
 from pytest_pd.errors import ProvisionError, ReadyTimeout
-from pytest_pd.plan.model import DeploymentPlan, ServicePlan, SiteFacts
+from pytest_pd.plan.model import DeploymentPlan, Role, ServicePlan, SiteFacts
 from pytest_pd.probe.completion import one_token
 from pytest_pd.probe.logs import first_error, tail
 from pytest_pd.probe.ready import Asker, Wait, probe_for
@@ -265,6 +265,7 @@ def bring_up(
                     ready.add(name)
                     timings[f"ready:{name}"] = clock() - begun_s
             open_waits = [wait for name, wait in waits.items() if name not in ready]
+            hold_back_routers(open_waits, clock())
             raise_if_overdue(open_waits, running, clock())
             now_s = clock()
             progress(line_of(plan, open_waits, len(ready), now_s))
@@ -305,6 +306,19 @@ def is_ready(wait: Wait, asker: Asker, now_s: float) -> bool:
     if why != "asking":
         wait.why = why
     return False
+
+
+def hold_back_routers(waits: list[Wait], now_s: float) -> None:
+    """Start a router's clock when all it waits for is ready.
+
+    A router may live minutes before the workers have loaded their weights; its
+    budget is for what it does itself.
+    """
+    if all(wait.service.role is Role.ROUTER for wait in waits):
+        return
+    for wait in waits:
+        if wait.service.role is Role.ROUTER:
+            wait.started_s = wait.moved_s = now_s
 
 
 def raise_if_overdue(waits: list[Wait], running: Running, now_s: float) -> None:
