@@ -16,6 +16,8 @@ from pytest_pd.plugin.verdict import BLOCKED, INVALID, MARKUP, SHORT, verdict_of
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
 
+COLUMNS = ("min", "median", "iqr", "max", "rounds")
+"""Columns of pytest-benchmark's table that say something about a latency."""
 REACHED = ("passed", "failed", INVALID)
 
 
@@ -77,6 +79,8 @@ class Controller:
         if benchmark is None or not self.entries:
             return
         self.session.choice  # noqa: B018  read now: machine_info tells of the cluster
+        if config.getoption("benchmark_columns") is None:
+            benchmark.columns = list(COLUMNS)
         if not benchmark.save and config.getini("pd_save"):
             benchmark.autosave = benchmark.autosave or self.session.run.id
             benchmark.save_data = True

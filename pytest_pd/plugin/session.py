@@ -15,6 +15,7 @@ from pytest_pd.spec.hardware import HARDWARE
 if TYPE_CHECKING:
     from pytest_pd.plugin.choice import Choice
     from pytest_pd.plugin.run import Run
+    from pytest_pd.plugin.runner import Runner
     from pytest_pd.plugin.selection import Selected
 
 SESSION = pytest.StashKey["PdSession"]()
@@ -28,6 +29,7 @@ class PdSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.complaints: list[str] = []
+        self.runner: Runner
 
     def complain(self, text: str) -> None:
         """Keep a line for the end of the summary."""
@@ -124,7 +126,8 @@ class PdSession:
         from pytest_pd.plugin.runner import Runner
         from pytest_pd.plugin.signals import install
 
-        manager.register(Runner(self), "pd-runner")
+        self.runner = Runner(self)
+        manager.register(self.runner, "pd-runner")
         if not self.is_worker:
             manager.register(Controller(self), "pd-controller")
             self.config.add_cleanup(install())

@@ -48,7 +48,7 @@ def _metadata(entry: Mapping[str, Any], *, failed: bool) -> Metadata:
         has_error=failed,
         **{field: entry[field] for field in OWNER_FIELDS},
     )
-    made = Metadata(
+    made = Metadata(  # type: ignore[no-untyped-call]
         owner, iterations=entry["iterations"], options={"timer": "external"}
     )
     made.stats.data.extend(entry["data"])
