@@ -73,6 +73,11 @@ class Fault:
     size: int = 4
     seconds: float = 1.0
 
+    def shown(self) -> dict[str, object]:
+        """Return what `parse_faults` reads, with the options that the kind has."""
+        names = (*_COMMON, *KINDS[self.kind][1])
+        return {name: getattr(self, name) for name in names}
+
     def falls_on(self, number: int) -> bool:
         """Return whether request `number`, from 0, suffers."""
         passed = number - self.after

@@ -11,12 +11,16 @@ from pytest_pd.proxy.worker import Health, Worker
 
 log = logging.getLogger("pytest_pd.proxy")
 
+# A topology is up when its last worker is: that must not wait for the next round.
+SOON_S = 0.1
+
 
 class Prober:
     """Probes workers for as long as it runs.
 
     Args:
-        interval_s: Seconds between two probes of a worker.
+        interval_s: Seconds between two probes of a worker that is up; one that is not
+            is asked every `SOON_S` seconds, if that is sooner.
         timeout_s: Seconds after which a probe has failed.
         threshold: Failed probes in a row after which a worker is down.
     """
@@ -31,6 +35,7 @@ class Prober:
     ) -> None:
         self._upstream = upstream
         self._interval_s = interval_s
+        self._soon_s = min(interval_s, SOON_S)
         self._timeout_s = timeout_s
         self._threshold = threshold
 
@@ -53,15 +58,20 @@ class Prober:
             else:
                 worker.failed(f"/health says {status}", threshold=self._threshold)
         if worker.health is not before:
-            _tell(worker)
+            _tell(worker, before)
 
     async def _watch(self, worker: Worker) -> None:
         while True:
             await self.probe(worker)
-            await asyncio.sleep(self._interval_s)
+            up = worker.health is Health.UP
+            await asyncio.sleep(self._interval_s if up else self._soon_s)
 
 
-def _tell(worker: Worker) -> None:
-    level = logging.WARNING if worker.health is Health.DOWN else logging.INFO
-    why = f": {worker.last_error}" if worker.last_error else ""
-    log.log(level, "%s worker %s is %s%s", worker.role, worker.name, worker.health, why)
+def _tell(worker: Worker, before: Health) -> None:
+    if worker.health is Health.UP:
+        log.info("%s worker %s is up", worker.role, worker.name)
+    elif before is Health.UNKNOWN:  # nothing wrong: workers take longer to start
+        log.info("%s worker %s is not up yet", worker.role, worker.name)
+    else:
+        why = worker.last_error
+        log.warning("%s worker %s is down: %s", worker.role, worker.name, why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -96,7 +96,7 @@ class Pages:
 
     async def show_faults(self, request: web.Request) -> web.Response:
         """Return the faults in force."""
-        return web.json_response([asdict(fault) for fault in self.faults.faults])
+        return web.json_response([fault.shown() for fault in self.faults.faults])
 
     async def set_faults(self, request: web.Request) -> web.Response:
         """Put the faults of the body in force, in place of all others."""

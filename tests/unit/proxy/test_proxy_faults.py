@@ -259,7 +259,8 @@ async def test_faults_change_while_it_runs(pd):
     async with pd.world(allow_faults=True) as world:
         url = world.url + "/pd/faults"
         async with world.client.post(url, data='{"kind": "bypass_prefill"}') as got:
-            assert [fault["kind"] for fault in await got.json()] == ["bypass_prefill"]
+            told = {"kind": "bypass_prefill", "after": 0, "every": 1, "count": None}
+            assert await got.json() == [told]
         _, during, _ = await world.complete()
         async with world.client.post(url, data='{"kind": "bypas"}') as got:
             assert got.status == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from pytest_pd.proxy.worker import Health
 
@@ -22,6 +23,18 @@ async def test_a_worker_that_comes_back_is_reinstated(pd):
 
         assert (await world.get("/health"))[0] == 200
         assert (await world.complete())[0] == 200
+
+
+async def test_a_worker_that_starts_late_is_not_an_error_and_is_seen_soon(pd, caplog):
+    caplog.set_level(logging.INFO, logger="pytest_pd.proxy")
+    late = pd.FakeWorker(healthy=False)
+    async with pd.world(decode=[late]) as world:  # the next round is in an hour
+        assert world.proxy.workers[1].health is Health.DOWN
+        late.healthy = True
+        await pd.until(lambda: world.proxy.workers[1].health is Health.UP)
+
+        assert f"decode worker {late.url} is not up yet" in caplog.messages
+        assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
 async def test_one_failed_probe_is_not_enough(pd):
