@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_pd.errors import BackendMissing, InfrastructureLost, ProvisionError
 from pytest_pd.provision.slurm_text import (
     QUEUE_FORMAT,
     JobView,
     client_env,
+    holder_env,
     parse_queue,
     parse_records,
     parse_steps,
@@ -53,7 +54,11 @@ class SlurmClient:
             )
 
     def run(
-        self, *words: str, stdin: str = "", within_s: float = ANSWER_S
+        self,
+        *words: str,
+        stdin: str = "",
+        env: Mapping[str, str] | None = None,
+        within_s: float = ANSWER_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run one command; a command that hangs is a failed one (rc 124)."""
         try:
@@ -64,7 +69,7 @@ class SlurmClient:
                 text=True,
                 errors="replace",
                 timeout=within_s,
-                env=client_env(os.environ),
+                env=client_env(os.environ) if env is None else env,
                 start_new_session=True,
                 check=False,
             )
@@ -79,7 +84,7 @@ class SlurmClient:
         Raises:
             ProvisionError: Slurm refuses it; its words, and what to correct.
         """
-        done = self.run(*argv, stdin=script)
+        done = self.run(*argv, stdin=script, env=holder_env(os.environ))
         if done.returncode == 0:
             return done.stdout.strip().partition(";")[0]
         said = last_line(done.stderr)

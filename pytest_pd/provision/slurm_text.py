@@ -43,6 +43,7 @@ OVER = {
 QUEUE_FORMAT = "%i|%T|%r|%N|%L|%S"
 FOREIGN = re.compile("(SBATCH|SALLOC|SRUN|SLURM|SQUEUE|SINFO|SCANCEL|SCONTROL|SACCT)_")
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+HOLDER_NEEDS = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LD_LIBRARY_PATH")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy")
 
 WATCH_LEASE = """\
@@ -53,7 +54,8 @@ while :; do
   case $now in bye*) break ;; esac
   if [ -n "$now" ] && [ "$now" != "$last" ]; then last=$now quiet_s=0; fi
   if [ "$quiet_s" -gt "$ttl_s" ]; then break; fi
-  sleep "$poll_s" & wait $!
+  sleep "$poll_s" & nap=$!
+  wait $nap
   quiet_s=$((quiet_s + poll_s))
 done
 """
@@ -122,6 +124,19 @@ def client_env(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def holder_env(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what ``sbatch`` stores with the job: where tools are, no secret.
+
+    Less is given here and not by ``--export``, which with a list of names starts a
+    login shell on the node and waits for it.
+    """
+    return {
+        name: value
+        for name, value in client_env(env).items()
+        if name in HOLDER_NEEDS or name in KEPT
+    }
+
+
 def step_env(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that ``srun`` carries to a node: proxies too are cut."""
     return {
@@ -156,8 +171,7 @@ def batch_options(site: SlurmSite, request: JobRequest) -> list[str]:
         f"--time={site.time_limit_min}",
         "--no-requeue",
         f"--output={request.folder}/holder.%j.log",
-        # The holder needs no more of the login node than where its tools are.
-        "--export=PATH",
+        "--export=ALL",
         *_option("partition", site.partition),
         *_option("account", site.account),
         *_option("qos", site.qos),
@@ -194,7 +208,7 @@ def batch_argv(site: SlurmSite, request: JobRequest) -> tuple[str, ...]:
 def batch_script(request: JobRequest) -> str:
     """Return the job that holds the nodes for as long as its lease is renewed."""
     return (
-        "#!/bin/sh\ntrap 'exit 0' TERM\n"
+        "#!/bin/sh\ntrap 'kill $nap; exit 0' TERM\n"
         + lease_script(request)
         + 'echo "the lease is over; the nodes are released"\n'
     )
