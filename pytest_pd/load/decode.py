@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_pd.load.http_message import ChunkWalker, Framing, Head
+from pytest_pd.load.http_message import BadHttp, ChunkWalker, Framing, Head
 from pytest_pd.load.record import LAG_LIMIT_NS, Array, Event
 from pytest_pd.load.sse import Answer, AnswerReader, error_text
 
@@ -40,25 +40,47 @@ class Reads:
 
 
 @dataclass(frozen=True, slots=True)
+class Payload:
+    """A body without its framing.
+
+    Attributes:
+        data: The payload.
+        in_data, in_raw: Offset of each piece of it in `data` and in the raw bytes.
+        is_whole: The body was complete by its framing.
+        fault: What is wrong with the framing; empty for nothing.
+    """
+
+    data: bytes
+    in_data: Array
+    in_raw: Array
+    is_whole: bool
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
-    """One answer, read."""
+    """One answer, read.
+
+    Attributes:
+        answer: What it said.
+        block: Columns of its events.
+        coalesced: How many of them shared a read.
+        is_whole, fault: Of its framing, as in `Payload`.
+    """
 
     answer: Answer
     block: dict[str, Array]
     coalesced: int
+    is_whole: bool
+    fault: str
 
 
-def payload_of(raw: bytearray, head: Head) -> tuple[bytes, Array, Array, bool]:
-    """Take the framing off a body.
-
-    Returns:
-        The payload; for each piece of it the offset in the payload and in
-        `raw`; and whether the body was complete by its framing.
-    """
+def payload_of(raw: bytearray, head: Head) -> Payload:
+    """Take the framing off a body."""
     if head.framing is not Framing.CHUNKED:
-        payload = bytes(raw[head.size :])
-        whole = head.framing is Framing.CLOSE or len(payload) >= head.length
-        return payload, np.array([0]), np.array([head.size]), whole
+        data = bytes(raw[head.size :])
+        whole = head.framing is Framing.CLOSE or len(data) >= head.length
+        return Payload(data, np.array([0]), np.array([head.size]), whole)
     if (pieces := _plain_chunks(raw, head.size)) is not None:
         return _joined(pieces, head.size)
     return _walked(raw, head.size)
@@ -76,44 +98,53 @@ def _plain_chunks(raw: bytearray, start: int) -> list[bytearray] | None:
     return parts if sizes == list(map(len, parts[1:-3:2])) else None
 
 
-def _joined(parts: list[bytearray], start: int) -> tuple[bytes, Array, Array, bool]:
+def _joined(parts: list[bytearray], start: int) -> Payload:
     payloads = parts[1:-3:2]
     sizes = np.fromiter(map(len, payloads), "i8", len(payloads))
     lines = np.fromiter(map(len, parts[:-3:2]), "i8", len(payloads))
-    in_payload = np.cumsum(sizes) - sizes
+    in_data = np.cumsum(sizes) - sizes
     in_raw = start + np.cumsum(sizes + lines + 4) - sizes - 2
-    return b"".join(payloads), in_payload, in_raw, True
+    return Payload(b"".join(payloads), in_data, in_raw, is_whole=True)
 
 
-def _walked(raw: bytearray, start: int) -> tuple[bytes, Array, Array, bool]:
-    walker = ChunkWalker(start, [], [])
-    walker.walk(raw)
+def _walked(raw: bytearray, start: int) -> Payload:
+    walker, fault = ChunkWalker(start, [], []), ""
+    try:
+        walker.walk(raw)
+    except BadHttp as error:
+        fault = error.fact
     starts, sizes = walker.starts, walker.sizes
     pieces = [raw[at : at + size] for at, size in zip(starts, sizes, strict=True)]
-    if not walker.is_complete and (cut := raw.find(b"\r\n", walker.position)) >= 0:
+    cut = raw.find(b"\r\n", walker.position)
+    if not walker.is_complete and not fault and cut >= 0:
         # the chunk that was being received counts as far as it came
         pieces.append(raw[cut + 2 :])
         starts, sizes = [*starts, cut + 2], [*sizes, len(raw) - cut - 2]
     if not starts:
-        return b"", np.array([0]), np.array([start]), walker.is_complete
-    offsets = np.cumsum([0, *sizes[:-1]])
-    return b"".join(pieces), offsets, np.array(starts), walker.is_complete
+        starts, sizes = [start], [0]
+    return Payload(
+        data=b"".join(pieces),
+        in_data=np.cumsum([0, *sizes[:-1]]),
+        in_raw=np.array(starts),
+        is_whole=walker.is_complete,
+        fault=fault,
+    )
 
 
-def decode_stream(raw: bytearray, head: Head, reads: Reads) -> tuple[Decoded, bool]:
-    """Read an event stream; the second value says whether it was whole.
+def decode_stream(raw: bytearray, head: Head, reads: Reads) -> Decoded:
+    """Read an event stream.
 
     An event arrived when the read that holds the end of its blank line did.
     """
-    payload, in_payload, in_raw, whole = payload_of(raw, head)
-    answer = AnswerReader().read(payload)
+    payload = payload_of(raw, head)
+    answer = AnswerReader().read(payload.data)
     times = reads.columns()
     last_bytes = answer.ends - 1
-    piece = np.searchsorted(in_payload, last_bytes, side="right") - 1
-    raw_ends = last_bytes - in_payload[piece] + in_raw[piece] + 1
+    piece = np.searchsorted(payload.in_data, last_bytes, side="right") - 1
+    raw_ends = last_bytes - payload.in_data[piece] + payload.in_raw[piece] + 1
     read = np.searchsorted(times[2], raw_ends, side="left")
     block, coalesced = _event_block(answer, read, times)
-    return Decoded(answer, block, coalesced), whole
+    return Decoded(answer, block, coalesced, payload.is_whole, payload.fault)
 
 
 def _event_block(
@@ -137,7 +168,7 @@ def _event_block(
 
 def decode_error(raw: bytearray, head: Head) -> str:
     """Return what an answer without events says, for the list of failures."""
-    payload = payload_of(raw, head)[0]
+    payload = payload_of(raw, head).data
     try:
         message: Any = json.loads(payload)
     except ValueError:

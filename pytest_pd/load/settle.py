@@ -32,9 +32,11 @@ class Settler:
 
     def __call__(self, exchange: Exchange, outcome: Outcome) -> tuple[Outcome, str]:
         """Record `exchange`; return how it ended and the text of its answer."""
-        decoded, is_whole = _decode(exchange)
-        if outcome is Outcome.OK:
-            outcome, why = judge(exchange, decoded, is_whole=is_whole)
+        decoded = _decode(exchange)
+        if decoded is not None and decoded.fault:
+            outcome, why = Outcome.MALFORMED, decoded.fault
+        elif outcome is Outcome.OK:
+            outcome, why = judge(exchange, decoded)
         else:
             why = exchange.error
         if outcome is not Outcome.OK and len(self._recorder.errors) < ERRORS_KEPT:
@@ -82,16 +84,14 @@ class Settler:
         row["text_bytes"] = len(answer.text)
 
 
-def _decode(exchange: Exchange) -> tuple[Decoded | None, bool]:
+def _decode(exchange: Exchange) -> Decoded | None:
     head = exchange.head
     if head is None or head.status != 200 or not head.is_event_stream:
-        return None, True
+        return None
     return decode_stream(exchange.raw, head, exchange.reads)
 
 
-def judge(
-    exchange: Exchange, decoded: Decoded | None, *, is_whole: bool
-) -> tuple[Outcome, str]:
+def judge(exchange: Exchange, decoded: Decoded | None) -> tuple[Outcome, str]:
     """Return how an answer that came to its end has to be counted, and why.
 
     Status 200 is no success by itself: a stream can hold an error, stop early,
@@ -106,7 +106,7 @@ def judge(
     answer = decoded.answer
     if answer.error:
         return Outcome.SSE_ERROR, answer.error
-    if not is_whole:
+    if not decoded.is_whole:
         return Outcome.DISCONNECT, "the body ended before its framing did"
     if not answer.is_done and not answer.finish_reason:
         return Outcome.DISCONNECT, "neither a finish reason nor [DONE]"

@@ -161,6 +161,22 @@ def load() -> Callable[..., LoadResult]:
     return run
 
 
+@pytest.fixture
+def load_with() -> Callable[..., LoadResult]:
+    """Return a function that loads a URL with one of the engines."""
+
+    def run(engine: str, url: str, requests: int = 1, **point: object) -> LoadResult:
+        offered = LoadPoint(
+            concurrency=1,
+            requests=requests,
+            **{"timeout_s": 20.0, "min_waves": 1, **point},
+        )
+        target = Target(url=url, model="m")
+        return run_load(target, offered, make_prompts(requests), engine=engine)
+
+    return run
+
+
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"

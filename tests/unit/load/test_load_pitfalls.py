@@ -175,8 +175,8 @@ def test_11_no_byte_is_lost_where_reads_part(wire):
         reads.add(1, 2, cut)
         reads.add(10, 12, len(raw))
         head = parse_head(raw)
-        decoded, whole = decode_stream(bytearray(raw), head, reads)
-        assert whole
+        decoded = decode_stream(bytearray(raw), head, reads)
+        assert decoded.is_whole
         assert bytes(decoded.answer.text) == b" a b  c"
         assert set(decoded.block["stamp_ns"]) <= {1, 10}
 
@@ -228,8 +228,12 @@ def test_14_the_client_has_no_cap_of_its_own(truth):
     )
 
     log = truth.take_log()
-    first = np.array([log.sends[log.sends[:, 0] == s][0, 2] for s in log.requests[:, 0]])
-    last = np.array([log.sends[log.sends[:, 0] == s][-1, 2] for s in log.requests[:, 0]])
+    first = np.array(
+        [log.sends[log.sends[:, 0] == s][0, 2] for s in log.requests[:, 0]]
+    )
+    last = np.array(
+        [log.sends[log.sends[:, 0] == s][-1, 2] for s in log.requests[:, 0]]
+    )
     at_once = max(((first <= t) & (last >= t)).sum() for t in first)
     assert at_once > 150, "seen by the server"
     assert result.instrument.most_in_flight == 200
