@@ -8,6 +8,7 @@ from dataclasses import replace
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.identity import identity_of
 from pytest_pd.plan.layout import Layout, lay_out, pools_of
+from pytest_pd.plan.length import check_lengths
 from pytest_pd.plan.model import (
     UNKNOWN_SITE,
     DeploymentPlan,
@@ -23,6 +24,7 @@ from pytest_pd.plan.seat import Context, take_seats
 from pytest_pd.plan.service import Started, fill_for_run, start_all
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.topology import TopologySpec
+from pytest_pd.spec.workload import WorkloadSpec
 
 LOG_BYTES = 16 * 2**20
 """What one service's log is counted with."""
@@ -42,6 +44,7 @@ def make_plan(
     site: SiteFacts = UNKNOWN_SITE,
     *,
     kv: KvShape | None = None,
+    workloads: Sequence[WorkloadSpec] = (),
     rehearsal: bool = False,
 ) -> DeploymentPlan:
     """Lay a topology out on a cluster.
@@ -49,6 +52,7 @@ def make_plan(
     Args:
         site: What only an allocation knows; the plan is made again with it.
         kv: Shape of the model's KV, when its config could be read.
+        workloads: Those of the topology, to be held against its limits.
         rehearsal: The engine is a stand-in: name and identity say so.
 
     Raises:
@@ -63,6 +67,7 @@ def make_plan(
     started = start_all(context, seats, engine, router)
     services = _ordered(started)
     _refuse_shared_logs(services)
+    notes += check_lengths(topology, workloads)
     expected = _expected(topology, engine, kv)
     for each in started:
         notes += each.notes

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,14 @@ from pytest_pd.errors import SpecError
 from pytest_pd.plan.build import make_plan
 from pytest_pd.plan.model import UNKNOWN_SITE, DeploymentPlan, KvShape, SiteFacts
 from pytest_pd.plan.seam import Engine, Router
+from pytest_pd.plan.words import flag_value
 from pytest_pd.provision.rehearse import is_rehearsal
 from pytest_pd.routers import ROUTERS
 from pytest_pd.spec.cluster import ClusterSpec
-from pytest_pd.spec.locate import HERE, Roots, find_path
+from pytest_pd.spec.file import read_workload
+from pytest_pd.spec.locate import HERE, Roots, find, find_path
 from pytest_pd.spec.topology import TopologySpec
+from pytest_pd.spec.workload import WorkloadSpec
 
 GPUS_PER_NODE = {"gb200": 4, "gb300": 4}
 """GPUs of one node by hardware, where it is not 8."""
@@ -84,6 +86,7 @@ def plan_deployment(
         router,
         site,
         kv=kv,
+        workloads=workloads_of(topology, roots),
         rehearsal=is_rehearsal(topology),
     )
     if not is_assumed(place):
@@ -124,6 +127,22 @@ def is_assumed(cluster: ClusterSpec) -> bool:
     return cluster.name.startswith(ASSUMED)
 
 
+def workloads_of(
+    topology: TopologySpec, roots: Roots = HERE
+) -> tuple[WorkloadSpec, ...]:
+    """Return the workloads that the topology names or writes out.
+
+    Raises:
+        SpecError: there is no workload of a name, or its file is wrong.
+    """
+    return tuple(
+        word
+        if isinstance(word, WorkloadSpec)
+        else read_workload(find("workloads", [word], roots)[0].path)
+        for word in topology.workloads
+    )
+
+
 def resolve_model(
     topology: TopologySpec, cluster: ClusterSpec, roots: Roots = HERE
 ) -> TopologySpec:
@@ -157,21 +176,10 @@ def kv_dtype(topology: TopologySpec) -> str | None:
     if pool is None:
         return None
     words = (*topology.engine.args, *pool.args)
-    asked = [pool.kv_cache_dtype, *(_value(words, flag) for flag in KV_TYPE_FLAGS)]
+    asked = [pool.kv_cache_dtype, *(flag_value(words, flag) for flag in KV_TYPE_FLAGS)]
     if topology.model.precision in COMPUTE_TYPES:
         asked.append(topology.model.precision)
     return next((name for name in asked if name and name != "auto"), None)
-
-
-def _value(words: Sequence[str], flag: str) -> str | None:
-    """Return the last value of a flag, written with a blank or with ``=``."""
-    found = None
-    for word, following in pairwise((*words, "")):
-        if word == flag:
-            found = following
-        elif word.startswith(f"{flag}="):
-            found = word.removeprefix(f"{flag}=")
-    return found
 
 
 def read_kv_shape(model: Path, dtype: str | None) -> KvShape | None:

@@ -62,6 +62,18 @@ class Document:
     data: Any
     lines: Mapping[Place, int]
 
+    def has(self, place: Place) -> bool:
+        """Return whether the file says something at `place`."""
+        value = self.data
+        for step in place:
+            if isinstance(value, dict) and step in value:
+                value = value[step]
+            elif isinstance(value, list) and step in range(len(value)):
+                value = value[int(str(step))]
+            else:
+                return False
+        return True
+
     def where(self, place: Place) -> str:
         """Return ``file:line`` of the nearest enclosing key of `place`."""
         while place and place not in self.lines:

@@ -15,6 +15,7 @@ from pytest_pd.spec.explain import explain
 from pytest_pd.spec.lock import is_lock, unlock
 from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.variant import unfold
+from pytest_pd.spec.workload import WorkloadSpec
 
 __all__ = [
     "Document",
@@ -24,6 +25,7 @@ __all__ = [
     "read_document",
     "read_topologies",
     "read_topology",
+    "read_workload",
 ]
 
 M = TypeVar("M", bound=Model)
@@ -75,6 +77,11 @@ def read_topology(path: Path | str, name: str | None = None) -> TopologySpec:
 def read_cluster(path: Path | str) -> ClusterSpec:
     """Read one cluster file, or the cluster of a lock file."""
     return build(_document(Path(path), "cluster"), ClusterSpec)
+
+
+def read_workload(path: Path | str) -> WorkloadSpec:
+    """Read one workload file."""
+    return build(read_document(Path(path)), WorkloadSpec)
 
 
 def _document(path: Path, part: str) -> Document:

@@ -20,6 +20,7 @@ from pytest_pd.spec.extra import (
 from pytest_pd.spec.front import AffinitySpec, ControlPlaneSpec, RouterSpec
 from pytest_pd.spec.pool import PoolSpec, WorkerSpec
 from pytest_pd.spec.slo import SloSpec
+from pytest_pd.spec.workload import WorkloadSpec
 
 __all__ = [
     "AffinitySpec",
@@ -66,7 +67,7 @@ class TopologySpec(Model):
     control_plane: ControlPlaneSpec | None = None
     placement: PlacementSpec = PlacementSpec()
     budgets: BudgetSpec = BudgetSpec()
-    workloads: tuple[str | dict[str, Any], ...] = ()
+    workloads: tuple[str | WorkloadSpec, ...] = ()
     evals: tuple[str | EvalSpec, ...] = ()
     slo: SloSpec | None = None
     identity: IdentitySpec = IdentitySpec()

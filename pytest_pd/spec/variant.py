@@ -47,6 +47,8 @@ def unfold(document: Document, base_name: str = "") -> dict[str, Document]:
                 f"{document.where(place)}: topology {full!r} is given twice."
             )
         found[full] = merged(base, {**overlay, "name": full}, place)
+        if place == ("matrix",):
+            found[full] = _with_axes_lines(found[full])
     if not found:
         raise SpecError(f"{document.path} is abstract and has no variants.")
     return found
@@ -112,6 +114,19 @@ def _points(document: Document) -> Iterator[_Overlay]:
         point = dict(zip((*zipped, *grid), (*row, *cell), strict=True))
         if point:
             yield _point_name(matrix.get("name"), point), _nested(point), place
+
+
+def _with_axes_lines(document: Document) -> Document:
+    """Let values of a point stand on the lines of their axes."""
+    lines = dict(document.lines)
+    axes = [p for p in document.lines if p[:1] == ("matrix",) and len(p) == 3]
+    for axis in axes:
+        place: Place = tuple(str(axis[2]).split("."))
+        deeper = [p for p in lines if p[: len(place)] == place]
+        for inner in deeper:
+            del lines[inner]
+        lines[place] = document.lines[axis]
+    return Document(document.path, document.data, lines)
 
 
 def _axes(document: Document, axes: Any, kind: str) -> dict[str, list[Any]]:

@@ -26,11 +26,11 @@ def workloads_of(config: pytest.Config, topology_id: str) -> dict[str, WorkloadS
     choice = config.stash[SESSION].choice
     spec, plan = choice.specs[topology_id], choice.plans[topology_id]
     is_small = plan.rehearsal or plan.hardware == "cpu"
-    named: Iterable[object] = spec.workloads or (SMALL if is_small else LARGE)
+    named: Iterable[str | WorkloadSpec] = spec.workloads or (
+        SMALL if is_small else LARGE
+    )
     found = [
-        WorkloadSpec.model_validate(word)
-        if isinstance(word, dict)
-        else read_workload(word, choice.roots)
+        word if isinstance(word, WorkloadSpec) else read_workload(word, choice.roots)
         for word in named
     ]
     return {workload.name: workload for workload in found}

@@ -15,6 +15,7 @@ from pytest_pd.provision.compose import (
     kv_shape,
     plan_deployment,
     read_kv_shape,
+    workloads_of,
 )
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.topology import TopologySpec
@@ -184,3 +185,19 @@ def test_one_of_several_kinds_is_enough() -> None:
     assert fitting(spec, cluster) is cluster
     assert not is_assumed(cluster)
     assert plan_deployment(spec, cluster).hardware == "h200"
+
+
+def test_workloads_are_read_and_held_against_the_limits() -> None:
+    own = {"name": "w", "input_tokens": 100, "concurrency": [1]}
+    spec = topology(
+        workloads=["local_sweep", own], aggregated={"args": ["--max-model-len", 110]}
+    )
+
+    assert [w.name for w in workloads_of(spec)] == ["local_sweep", "w"]
+    with pytest.raises(SpecError, match="takes --max-model-len 110"):
+        plan_deployment(spec, LOCAL)
+
+
+def test_an_unknown_workload_is_refused_when_planned() -> None:
+    with pytest.raises(SpecError, match="workload 'local_swep' is not known"):
+        plan_deployment(topology(workloads=["local_swep"]), LOCAL)

@@ -74,6 +74,9 @@ def test_a_missing_key_is_named(write: Write) -> None:
         ("software: {dynamo: {}}\n", "got none"),
         ("profiling: {tool: nsys, role: decode, start_step: 9, stop_step: 9}\n", "not"),
         ("evals: [{task: gsm8k, expected: 94.5}]\n", "less than or equal to 1"),
+        ("evals: [{shots: 5}]\n", "t.yaml:9: key 'evals.0.task' is missing"),
+        ("workloads: [{nme: w}]\n", "t.yaml:9: unknown key 'workloads.0.nme'"),
+        ("workloads: [3]\n", "t.yaml:9: workloads.0"),
         ("placement: {roles_share_nodes: no_way}\n", "roles_share_nodes"),
     ],
 )
@@ -158,6 +161,13 @@ def test_an_empty_cluster_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match="holds no mapping"):
         read_cluster(path)
+
+
+def test_of_a_name_or_a_mapping_only_what_was_tried_is_told(write: Write) -> None:
+    error = refusal(write("evals: [{task: gsm8k, shotz: 5}]\n"))
+
+    assert error.fact.count("\n") == 0
+    assert error.hint == "did you mean 'shots'?"
 
 
 def test_known_keys_follow_lists_and_optional_models() -> None:

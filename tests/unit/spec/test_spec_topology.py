@@ -75,7 +75,7 @@ router:
 control_plane: {services: [etcd, nats], node: own, nats_max_payload_mb: 32}
 placement: {pack: true, roles_share_nodes: off, same_nvlink_domain: true}
 budgets: {queue_s: 3600, setup_s: 60, ready_s: 1800, tests_s: 600, allocation_s: 7200}
-workloads: [isl8192_osl1024, {input_tokens: 1024, concurrency: [4, 8]}]
+workloads: [isl8192_osl1024, {name: w, input_tokens: 1024, concurrency: [4, 8]}]
 evals:
   - gsm8k
   - {task: gpqa, shots: 0, repeats: 4, sampling: {temperature: 0.6}, expected: 0.71}

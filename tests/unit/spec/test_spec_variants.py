@@ -7,6 +7,7 @@ import pytest
 
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.file import read_topologies, read_topology
+from pytest_pd.spec.workload import WorkloadSpec
 
 Write = Callable[..., Path]
 
@@ -82,11 +83,22 @@ def test_a_point_can_bring_its_workloads(write: Write) -> None:
         "matrix:\n"
         "  zip:\n"
         "    decode.replicas: [1, 2]\n"
-        "    workloads: [[{concurrency: [4, 8]}], [{concurrency: [64]}]]\n"
+        "    workloads: [[small], [{name: w, input_tokens: 9, concurrency: [64]}]]\n"
         "  name: 'd{decode.replicas}'\n"
     )
 
-    assert read_topology(path, "t_d2").workloads == ({"concurrency": [64]},)
+    (workload,) = read_topology(path, "t_d2").workloads
+
+    assert read_topology(path, "t_d1").workloads == ("small",)
+    assert isinstance(workload, WorkloadSpec)
+    assert [point.value for point in workload.concurrency] == [64]
+
+
+def test_a_wrong_value_of_an_axis_is_told_on_its_line(write: Write) -> None:
+    path = write("matrix:\n  grid:\n    level: [quick]\n    decode.tp: [1, x]\n")
+
+    with pytest.raises(SpecError, match=r"t\.yaml:12: decode\.tp: .*got 'x'"):
+        read_topologies(path)
 
 
 def test_points_without_a_template_are_named_by_their_axes(write: Write) -> None:
