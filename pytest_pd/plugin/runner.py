@@ -138,12 +138,22 @@ class Runner:
         if call.excinfo is not None and isinstance(call.excinfo.value, PdError):
             report.longrepr = str(call.excinfo.value)
         if report.when == "call":
-            report.pd_benchmarks = item.stash.get(  # type: ignore[attr-defined]
-                ENTRIES, []
-            )
+            self._ship_entries(item, report)
         self._tell(item, report)
         self._redact(report)
         return report
+
+    def _ship_entries(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Attach what was recorded to the report, and keep it on disk as well."""
+        entries = item.stash.get(ENTRIES, [])
+        report.pd_benchmarks = entries  # type: ignore[attr-defined]
+        name = topology_name(item)
+        if entries and name is not None:
+            from pytest_pd.plugin.keeping import keep_entries
+
+            keep_entries(
+                self.session, name, [e | {"outcome": report.outcome} for e in entries]
+            )
 
     def _tell(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Add what JUnit and other readers want to know about this test."""

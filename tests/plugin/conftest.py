@@ -30,9 +30,16 @@ def note(line):
         file.write(line + chr(10))
 
 
+class FakePage:
+    texts = {"prefill-0": "a 1"}
+
+
 class FakeDeployment:
     def __init__(self, name, plan):
         self.name, self.plan, self.url = name, plan, plan.url
+
+    def evidence(self):
+        return FakePage()
 
     def check_alive(self):
         if (LEDGER.parent / f"dead-{self.name}").exists():

@@ -1,0 +1,67 @@
+"""What a run keeps while it goes, so that a killed one can still be read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_pd.report.provenance import environment, git_commit, provenance
+from pytest_pd.report.redact import redact, secrets_in
+
+if TYPE_CHECKING:
+    from pytest_pd.plugin.session import PdSession
+    from pytest_pd.provision.deployment import Deployment
+
+ENTRIES_FILE = "entries.jsonl"
+
+
+def folder_of(session: PdSession, topology_id: str) -> Path:
+    """Return the folder of one topology in this run, made if it is not there."""
+    folder = session.run.dir / topology_id
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def keep_environment(session: PdSession, topology_id: str) -> None:
+    """Write ``environment.json``: versions, host, variables with secrets masked."""
+    text = json.dumps(environment(os.environ), indent=1)
+    (folder_of(session, topology_id) / "environment.json").write_text(text)
+
+
+def keep_metrics(
+    session: PdSession, topology_id: str, deployment: Deployment, when: str
+) -> None:
+    """Write every service's metrics page as ``metrics/<service>-<when>.txt``."""
+    folder = folder_of(session, topology_id) / "metrics"
+    folder.mkdir(exist_ok=True)
+    secrets = secrets_in(os.environ)
+    for service, text in deployment.evidence().texts.items():
+        (folder / f"{service}-{when}.txt").write_text(redact(text, secrets))
+
+
+def keep_entries(
+    session: PdSession, topology_id: str, entries: Iterable[Mapping[str, Any]]
+) -> None:
+    """Append finished entries, one JSON object a line, and bring them to disk."""
+    path = folder_of(session, topology_id) / ENTRIES_FILE
+    with path.open("a", encoding="utf-8") as file:
+        for entry in entries:
+            file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def provenance_of(session: PdSession, deployment: Deployment) -> dict[str, Any]:
+    """Return what is stored beside every figure, with what other plugins add."""
+    config = session.config
+    info = provenance(
+        deployment.plan,
+        run_id=session.run.id,
+        label=config.getoption("pd_label") or "",
+        commit=git_commit(config.rootpath),
+    )
+    config.hook.pytest_pd_provenance(config=config, deployment=deployment, info=info)
+    return info
