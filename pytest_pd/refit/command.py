@@ -5,17 +5,22 @@ examples:
   pytest-pd refit plan kimi_k2 -s 6 --cluster gb200_nvl72 --picture six.svg
   pytest-pd refit run kimi_k2 --scaled tiny      run the CPU twins, check every bit
   pytest-pd refit run kimi_k2 -s 2 --scaled tiny --mutant stride_one     must fail
+  pytest-pd refit run kimi_k2 --scaled tiny --launch slurm --out DIR     as Slurm jobs
+  pytest-pd refit launch kimi_k2 -s 1 --how megatron   Megatron's own benchmark
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 from pytest_pd.errors import SpecError
 from pytest_pd.refit import files
+
+LAUNCHERS = ("sbatch", "salloc", "megatron", "script")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +33,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--choice", default="megatron", help="megatron or nearest")
     plan.add_argument("--back", action="store_true", help="plan the way back too")
     plan.add_argument("--picture", type=Path, metavar="FILE", help=".svg or .png")
+    launch = actions.add_parser("launch", help="print the command lines for a cluster")
+    _scenario_options(launch)
+    launch.add_argument("--how", choices=LAUNCHERS, default="sbatch", help="which")
+    launch.add_argument("--python", default="python", help="interpreter on the nodes")
+    parse = actions.add_parser("parse", help="judge what benchmark_refit.py printed")
+    _scenario_options(parse)
+    parse.add_argument("file", type=Path, help="its output")
+    parse.add_argument("--cluster", default="h100_ib", help="speeds (default: h100_ib)")
     run_one = actions.add_parser("run", help="move the weights and check every bit")
     _scenario_options(run_one)
     _run_options(run_one)
@@ -37,10 +50,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scaled", metavar="TWIN", help="a twin of the file: tiny, mid, ..."
     )
-    parser.add_argument(
-        "--engine", default="gloo", help="gloo (default) or MODULE:NAME"
-    )
-    parser.add_argument("--planner", default="own", help="own (default) or megatron")
+    parser.add_argument("--engine", default="gloo", help="gloo or MODULE:NAME")
+    parser.add_argument("--planner", default="own", help="own or megatron")
     parser.add_argument("--warmup", type=int, help="untimed refits after the first")
     parser.add_argument("--iterations", type=int, help="timed refits")
     parser.add_argument(
@@ -52,6 +63,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mutant", default="", help="put a known fault in its place")
     parser.add_argument("--back", action="store_true", help="run the way back too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep jobs and reports")
+    parser.add_argument(
+        "--launch", choices=("local", "slurm"), default="local", help="where"
+    )
+    parser.add_argument(
+        "--slurm-flag", action="append", default=[], metavar="FLAG", help="for sbatch"
+    )
     parser.add_argument("--timeout-s", type=float, default=600.0, help="for all runs")
 
 
@@ -64,12 +81,50 @@ def _scenario_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; 0 if all is well."""
-    return {"plan": _plan, "run": _run}[args.action](args)
+    actions = {"plan": _plan, "run": _run, "launch": _launch, "parse": _parse}
+    return actions[args.action](args)
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from pytest_pd.refit import launch
+
+    spec = files.read_refit(args.name)
+    for scenario in files.pick(spec, files.parse_ids(args.scenario)):
+        argv = launch.benchmark_argv(spec.model, scenario, python=args.python)
+        if args.how == "salloc":
+            argv = launch.salloc_argv(scenario)
+        elif args.how == "sbatch":
+            argv = launch.sbatch_argv(scenario, f"refit-{scenario.label}.sh")
+        text = launch.sbatch_script(argv) if args.how == "script" else shlex.join(argv)
+        sys.stdout.write(text.rstrip("\n") + "\n")
+    return 0
+
+
+def _parse(args: argparse.Namespace) -> int:
+    from pytest_pd.refit import external
+    from pytest_pd.refit.plan import make_plan
+
+    spec = files.read_refit(args.name)
+    (scenario, *more) = files.pick(spec, files.parse_ids(args.scenario))
+    if more:
+        raise SpecError("one output is of one scenario.", hint="add -s N")
+    output = external.parse_benchmark(args.file.read_text(encoding="utf-8"))
+    if told := external.contradiction(output, scenario):
+        raise SpecError(f"{args.file} is not of scenario {scenario.label}: {told}.")
+    plan = make_plan(spec.model, scenario, files.read_refit_cluster(args.cluster))
+    measured = external.external_measurement(output, plan.bound.bound_s)
+    sys.stdout.write(
+        f"scenario {scenario.label}: {measured.extra['status']}: mean "
+        f"{output.mean_s * 1e3:.2f} ms, min {output.min_s * 1e3:.2f}, max "
+        f"{output.max_s * 1e3:.2f} (rank 0, as printed); bound "
+        f"{plan.bound.bound_s * 1e3:.0f} ms\n"
+    )
+    return 1 if measured.extra["status"] == "invalid" else 0
 
 
 def _run(args: argparse.Namespace) -> int:
     from pytest_pd.refit.outcome import order_lines, outcome_table, save_outcomes
-    from pytest_pd.refit.run import Settings, run_jobs, twin_jobs
+    from pytest_pd.refit.run import Settings, judged, run_jobs, twin_jobs
 
     spec = files.read_refit(args.name)
     if not args.scaled:
@@ -92,7 +147,13 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="pd-refit-") as scratch:
         folder = args.out or Path(scratch)
         jobs = twin_jobs(spec, scenarios, args.scaled, folder, settings)
-        outcomes = run_jobs(jobs, folder.resolve(), timeout_s=args.timeout_s)
+        if args.launch == "slurm":
+            from pytest_pd.refit.slurm import run_slurm
+
+            reports = run_slurm(jobs, folder.resolve(), extra=args.slurm_flag)
+            outcomes = [judged(*pair) for pair in zip(jobs, reports, strict=True)]
+        else:
+            outcomes = run_jobs(jobs, folder.resolve(), timeout_s=args.timeout_s)
         if args.out:
             save_outcomes(outcomes, folder / "outcomes.json")
     sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))

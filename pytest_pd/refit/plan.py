@@ -111,24 +111,26 @@ def memory_refusal(plan: RefitPlan) -> str:
     )
 
 
-def _ranking(pairs: Iterable[tuple[float, int]]) -> str:
+def _ranking(pairs: Iterable[tuple[float, str]]) -> str:
     out = ""
     last: float | None = None
     for value, number in sorted(pairs):
-        out += (" = " if value == last else " < " if out else "") + str(number)
+        out += (" = " if value == last else " < " if out else "") + number
         last = value
     return out
 
 
 def bound_order(plans: Sequence[RefitPlan]) -> str:
     """Return the scenarios by bound, for example ``6 < 7 < 1 = 2``."""
-    return _ranking((round(plan.bound.bound_s, 9), plan.scenario.id) for plan in plans)
+    return _ranking(
+        (round(plan.bound.bound_s, 9), plan.scenario.label) for plan in plans
+    )
 
 
 def claimed_order(plans: Sequence[RefitPlan]) -> str:
     """Return the scenarios by the middle of the claimed time."""
     return _ranking(
-        (sum(plan.scenario.claimed_ms) / 2, plan.scenario.id)
+        (sum(plan.scenario.claimed_ms) / 2, plan.scenario.label)
         for plan in plans
         if plan.scenario.claimed_ms
     )

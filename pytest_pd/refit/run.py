@@ -93,8 +93,8 @@ def twin_jobs(
     jobs = []
     for number, scenario in enumerate(scenarios):
         scaled = scenario.scaled(tp_by=small.tp_by, ep_by=small.ep_by)
-        name = f"{spec.name}/{size}/{scenario.id}"
-        home = folder.resolve() / f"{number}-scenario-{scenario.id}"
+        name = f"{spec.name}/{size}/{scenario.label}"
+        home = folder.resolve() / f"{number}-scenario-{scenario.label}"
         jobs.append(make_job(name, small.model, scaled, home, settings))
     return jobs
 

@@ -43,7 +43,7 @@ def _row(plan: RefitPlan) -> tuple[str, ...]:
     before, after = plan.experts_per_group
     claim = "{:g}-{:g}".format(*s.claimed_ms) if s.claimed_ms else ""
     return (
-        str(s.id),
+        s.label,
         f"{s.source}->{s.target}",
         s.mode,
         s.method,

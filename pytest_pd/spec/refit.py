@@ -190,6 +190,7 @@ class RefitScenario(Model):
         launch_ranks: Processes of the launch; default: what the layouts need,
             rounded up to what Megatron accepts.
         claimed_ms: Somebody's estimate, low and high, judged by ``refit plan``.
+        back: It is the way back of the scenario with this id.
     """
 
     id: Count
@@ -204,6 +205,7 @@ class RefitScenario(Model):
     gpus_per_node: Count = 8
     launch_ranks: Count | None = None
     claimed_ms: tuple[float, float] | None = None
+    back: bool = False
 
     @model_validator(mode="after")
     def _ranks_fit(self) -> Self:
@@ -224,6 +226,11 @@ class RefitScenario(Model):
                 f"{self.used_ranks} ranks in use."
             )
         return self
+
+    @property
+    def label(self) -> str:
+        """The id, with ``-back`` on the way back."""
+        return f"{self.id}-back" if self.back else str(self.id)
 
     @property
     def collocated(self) -> bool:
@@ -260,6 +267,7 @@ class RefitScenario(Model):
             "launch_ranks": None,
             "claimed_ms": None,
             "purpose": f"way back of {self.id}",
+            "back": not self.back,
         }
         return RefitScenario(**{**dict(self), **change})
 

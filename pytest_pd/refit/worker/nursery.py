@@ -6,10 +6,12 @@ that each import torch takes minutes on two cores; forked ones start at once.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_pd.refit.job import Job, load_job
@@ -41,11 +43,11 @@ def _child(job: Job, rank: int, parent: int) -> None:
         os._exit(code)
 
 
-def run_job(job: Job) -> bool:
-    """Fork all ranks of a job and wait; stop the rest when one has failed."""
+def run_job(job: Job, ranks: Iterable[int]) -> bool:
+    """Fork `ranks` of a job and wait; stop the rest when one has failed."""
     parent = os.getpid()
     living = set()
-    for rank in range(job.world):
+    for rank in ranks:
         pid = os.fork()
         if pid == 0:
             _child(job, rank, parent)
@@ -61,10 +63,28 @@ def run_job(job: Job) -> bool:
     return fine
 
 
+def ranks_here(job: Job, per_node: int | None) -> range:
+    """Return the ranks of this node: all of them without `per_node`.
+
+    Under srun the node's number is SLURM_NODEID.
+    """
+    if per_node is None:
+        return range(job.world)
+    start = int(os.environ.get("SLURM_NODEID", "0")) * per_node
+    return range(start, min(start + per_node, job.world))
+
+
 def main() -> int:
     """Run every job that the command line names; 1 if one did not finish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--per-node", type=int, help="ranks on each node of a job")
+    parser.add_argument("jobs", nargs="+", type=Path)
+    args = parser.parse_args()
     die_with_parent(os.getppid())
-    results = [run_job(load_job(Path(word))) for word in sys.argv[1:]]
+    results = []
+    for path in args.jobs:
+        job = load_job(path)
+        results.append(run_job(job, ranks_here(job, args.per_node)))
     return 0 if all(results) else 1
 
 
