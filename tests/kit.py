@@ -88,15 +88,16 @@ def free_ports(count: int) -> list[int]:
 def toy_topology(
     extra: Mapping[str, Sequence[str]] | None = None,
     *,
-    budget_s: float = 60.0,
-    stall_s: float = 60.0,
+    budgets_s: Mapping[str, float] | None = None,
+    stalls_s: Mapping[str, float] | None = None,
     ports: Sequence[int] = (),
     fixed: bool = False,
 ) -> Callable[[SiteFacts], DeploymentPlan]:
     """Return the plan function of prefill, decode and a router after both.
 
     Args:
-        extra: Service name to further words on its command line.
+        extra: Service name to further words on its command line; `budgets_s` and
+            `stalls_s` to what readiness may take, a minute where absent.
         fixed: The ports stay, even when they are taken.
     """
     wanted = list(ports) or free_ports(3)
@@ -116,7 +117,12 @@ def toy_topology(
                     node="node0",
                     argv=(*words, *(extra or {}).get(name, ())),
                     log=f"logs/{name}.log",
-                    ready=ReadyPlan("http", f"{url}/health", budget_s, stall_s),
+                    ready=ReadyPlan(
+                        "http",
+                        f"{url}/health",
+                        (budgets_s or {}).get(name, 60.0),
+                        (stalls_s or {}).get(name, 60.0),
+                    ),
                     ports={"http": port},
                     after=("prefill-0", "decode-0") if role is Role.ROUTER else (),
                     stop_grace_s=5.0,

@@ -9,6 +9,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
     "backend",
     {
         "local": "pytest_pd.provision.local:LocalBackend",
+        "ssh": "pytest_pd.provision.ssh:SshBackend",
         "slurm": "pytest_pd.provision.slurm:SlurmBackend",
     },
     group="pytest_pd.backends",

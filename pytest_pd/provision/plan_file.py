@@ -41,7 +41,7 @@ def read_plan(run: RunDir) -> DeploymentPlan:
     """
     try:
         return build(DeploymentPlan, json.loads(run.plan.read_text()))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProvisionError(
             f"The plan of the run cannot be read: {error}.",
             hint="was it started by another version of pytest-pd?",

@@ -62,11 +62,11 @@ def owner_of(run: RunDir) -> str:
     manifest = run.read_manifest()
     harness = Identity.read(manifest.get("harness", {}))
     keeper = Identity.read(manifest.get("keeper", {}))
-    if harness.is_alive and "ended_s" not in manifest:
-        return f"pid {harness.pid}"
     if keeper.is_alive and manifest.get("kept_until_s", 0) > time.time():
         until = time.strftime("%H:%M:%S", time.localtime(manifest["kept_until_s"]))
         return f"its keeper, until {until}"
+    if harness.is_alive and not manifest.keys() & {"ended_s", "kept_until_s"}:
+        return f"pid {harness.pid}"
     return ""
 
 
