@@ -121,7 +121,7 @@ VLLM_ROUTER = Recipe(
     disk_gib=0.13,
     install_s=30,
     lock="vllm-router-0.1.17.txt",
-    topology="reference_1p1d_vllm_router",
+    topology="local_1p1d_vllm_router",
 )
 
 DYNAMO = Recipe(

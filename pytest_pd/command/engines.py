@@ -21,11 +21,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="what can be installed, and what is")
     add = actions.add_parser("install", help="install engines, each in its own venv")
     add.add_argument("names", nargs="+", metavar="NAME")
-    add.add_argument("--torch-index", default="", metavar="URL")
+    add.add_argument(
+        "--torch-index",
+        default="",
+        metavar="URL",
+        help="index that offers torch for CPU, where pip is not set up for one",
+    )
     add.add_argument(
         "--unlocked", action="store_true", help="let pip choose dependency versions"
     )
-    add.add_argument("--python", default=sys.executable, metavar="PATH")
+    add.add_argument(
+        "--python", default=sys.executable, metavar="PATH", help="interpreter to use"
+    )
     check = actions.add_parser("check", help="start an engine and say what it is")
     check.add_argument("names", nargs="+", metavar="NAME")
 
@@ -36,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
         return _list()
     recipes = [recipe.get(name) for name in args.names]
     if args.action == "check":
-        from pytest_pd.installer import check
+        from pytest_pd.command.engine_check import check
 
-        return max(check.check(one) for one in recipes)
+        for one in recipes:
+            check(one, _say)
+        return 0
     options = install.Options(
         torch_index=args.torch_index, locked=not args.unlocked, python=args.python
     )
