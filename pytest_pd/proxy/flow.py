@@ -84,9 +84,7 @@ class Flow:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one generation request; every way out is counted and logged."""
         exchange = Exchange(
-            request.headers.get("X-Request-Id") or f"pd-{uuid4().hex}",
-            request.path,
-            self.faults.next_request(),
+            _request_id(request), request.path, self.faults.next_request()
         )
         self.metrics.requests.add(exchange.route)
         try:
@@ -227,6 +225,13 @@ class Flow:
         if exchange.first_byte_s is not None:
             metrics.ttft_s.observe(exchange.first_byte_s, route)
         exchange.write_line()
+
+
+def _request_id(request: web.Request) -> str:
+    """Return the client's id for the request, or one of our own."""
+    given = request.headers.get("X-Request-Id", "")
+    usable = given.isascii() and given.isprintable() and " " not in given
+    return given if given and usable else f"pd-{uuid4().hex}"
 
 
 def _injected(status: int) -> RefusedError:

@@ -85,7 +85,7 @@ class Pages:
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     async def pass_on(self, request: web.Request) -> web.Response:
-        """Hand the request to the first decode worker that is up."""
+        """Hand the request to the first decode worker that serves it."""
         try:
             return await self._passed(request)
         except RefusedError as refusal:
@@ -114,24 +114,33 @@ class Pages:
         return await self.show_faults(request)
 
     async def _passed(self, request: web.Request) -> web.Response:
-        candidates = self.pools[Role.DECODE].candidates()
-        if not candidates:
-            raise no_worker(Role.DECODE, "")
-        worker = candidates[0]
         body = await request.read() if request.can_read_body else None
-        try:
-            reply = await self.upstream.send(
-                worker, request.path_qs, request.headers, body, method=request.method
-            )
-        except UpstreamError as failure:
-            if failure.answer is not None:
-                raise RefusedError(failure.answer, failure.reason) from failure
-            raise bad_gateway(Role.DECODE, worker.name, failure.reason, 1) from failure
-        headers = dict(reply.headers)
-        return web.Response(status=reply.status, body=reply.first, headers=headers)
+        refusal = no_worker(Role.DECODE, "")
+        for worker in self.pools[Role.DECODE].candidates():
+            try:
+                reply = await self.upstream.send(
+                    worker,
+                    request.path_qs,
+                    request.headers,
+                    body,
+                    method=request.method,
+                )
+            except UpstreamError as failure:
+                refusal = _refused(worker, failure)
+            else:
+                return web.Response(
+                    status=reply.status, body=reply.first, headers=reply.headers
+                )
+        raise refusal
 
     def _workers(self) -> list[Worker]:
         return [worker for pool in self.pools.values() for worker in pool.workers]
+
+
+def _refused(worker: Worker, failure: UpstreamError) -> RefusedError:
+    if failure.answer is not None:
+        return RefusedError(failure.answer, failure.reason)
+    return bad_gateway(Role.DECODE, worker.name, failure.reason, 1)
 
 
 def _doubled(text: str) -> str:

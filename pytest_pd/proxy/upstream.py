@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from pytest_pd.proxy.replies import Answer
-from pytest_pd.proxy.worker import Role, Worker
+from pytest_pd.proxy.worker import Worker
 
 RANK_HEADER = "X-data-parallel-rank"
 EVENT_STREAM = "text/event-stream"
@@ -26,7 +26,8 @@ _HOP_BY_HOP = frozenset(
         "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-_NOT_TO_WORKER = _HOP_BY_HOP | {"host", "content-length", "expect"}
+# The body goes on as the server side has read it: unpacked, and of known length.
+_NOT_TO_WORKER = _HOP_BY_HOP | {"host", "content-length", "content-encoding", "expect"}
 _NOT_TO_CLIENT = _HOP_BY_HOP | {"content-length", "date", "server"}
 
 
@@ -182,15 +183,23 @@ class Upstream:
         sent = CIMultiDict(
             (name, value)
             for name, value in headers.items()
-            if name.lower() not in _NOT_TO_WORKER
+            if name.lower() not in _NOT_TO_WORKER and is_text(value)
         )
+        sent["Accept-Encoding"] = "identity"  # the proxy reads what passes
         if self._api_key and "Authorization" not in sent:
             sent["Authorization"] = f"Bearer {self._api_key}"
         if worker.address.rank is not None:
             sent[RANK_HEADER] = str(worker.address.rank)
-        if worker.role is Role.PREFILL:
-            sent["Accept-Encoding"] = "identity"  # the proxy reads this answer itself
         return sent
+
+
+def is_text(value: str) -> bool:
+    """Return whether a header can be sent: bytes that are no UTF-8 can not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _reply(response: aiohttp.ClientResponse) -> Reply:

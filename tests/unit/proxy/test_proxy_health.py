@@ -107,3 +107,14 @@ async def test_liveness_needs_no_worker(pd):
             worker.health = Health.DOWN
 
         assert await world.get("/liveness") == (200, "OK")
+
+
+async def test_models_come_from_another_worker_when_the_first_is_dead(pd):
+    async with pd.world(decode=2) as world:
+        await world.decode[0].die()
+
+        assert (await world.get("/v1/models"))[0] == 200
+        await world.decode[1].die()
+        status, text = await world.get("/v1/models")
+        assert status == 502
+        assert world.decode[1].url in json.loads(text)["error"]["message"]
