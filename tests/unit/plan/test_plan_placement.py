@@ -100,6 +100,12 @@ def test_pins_are_honoured_and_choose_first(plan: Plan) -> None:
     }
 
 
+def test_what_is_pinned_is_not_given_to_an_earlier_worker(plan: Plan) -> None:
+    found = where(plan(aggregated={"workers": [{}, {"node": 0, "gpus": [0]}]}, nodes=1))
+
+    assert found == {"aggregated-0": ("node0", (1,)), "aggregated-1": ("node0", (0,))}
+
+
 def test_a_spanning_replica_can_be_pinned_node_by_node(plan: Plan) -> None:
     deployment = plan(
         gpus=4, aggregated={"tp": 8, "workers": [{"nodes": [3, 1]}]}, router=None
