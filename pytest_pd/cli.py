@@ -13,6 +13,7 @@ from pytest_pd.errors import PdError
 COMMANDS = {
     "plan": ("print what would be started", "pytest_pd.command.plan"),
     "topologies": ("list the known topologies", "pytest_pd.command.topologies"),
+    "preflight": ("look before anything is started", "pytest_pd.command.preflight"),
     "up": ("bring a topology up and keep it", "pytest_pd.command.up"),
     "down": ("end a topology that was kept", "pytest_pd.command.down"),
     "reap": ("end what killed runs left", "pytest_pd.command.reap"),

@@ -114,3 +114,30 @@ class Janitor(Protocol):
         For ``down`` and ``reap``, from a process that did not start them. Proves
         by the run id that they are the run's own; nothing left is no error.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at before anything is started.
+
+    Attributes:
+        what: ``node0: port 8000``.
+        ok: None when it could not be found out.
+        said: What was seen, with numbers.
+        hint: What to do about it; empty when all is well.
+    """
+
+    what: str
+    ok: bool | None
+    said: str
+    hint: str = ""
+
+
+@runtime_checkable
+class Inspector(Protocol):
+    """A backend that can look at its nodes before anything is started there."""
+
+    def preflight(
+        self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
+    ) -> Sequence[Finding]:
+        """Look at programs, ports, GPUs, limits and disks of the plan's nodes."""

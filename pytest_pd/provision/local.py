@@ -19,10 +19,11 @@ from pytest_pd.errors import ProvisionError
 from pytest_pd.installer.paths import search_path
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
-from pytest_pd.provision.base import Allocation, RunContext
+from pytest_pd.provision.base import Allocation, Finding, RunContext
 from pytest_pd.provision.identity import Identity, marked_with
 from pytest_pd.provision.lease import disown
 from pytest_pd.provision.ports import PortClaims
+from pytest_pd.provision.preflight import local_findings
 from pytest_pd.provision.rundir import RunDir, read_record
 from pytest_pd.spec.cluster import ClusterSpec
 
@@ -164,13 +165,7 @@ class LocalAllocation:
 
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """One node is 127.0.0.1; of several each has a loopback address."""
-        names = [node.name for node in plan.nodes]
-        if len(names) == 1:
-            return {names[0]: "127.0.0.1"}
-        return {
-            name: f"127.0.{1 + index // 250}.{1 + index % 250}"
-            for index, name in enumerate(names)
-        }
+        return loopback_addresses(plan)
 
     def busy_ports(self, plan: DeploymentPlan) -> frozenset[tuple[str, int]]:
         """Claim every port of the plan; return those that others hold."""
@@ -242,6 +237,12 @@ class LocalBackend:
                         "backend is slurm or kubernetes",
                     )
 
+    def preflight(
+        self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
+    ) -> Sequence[Finding]:
+        """Look at this machine as every node of the plan."""
+        return list(local_findings(plan, loopback_addresses(plan)))
+
     @contextmanager
     def allocate(
         self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
@@ -253,6 +254,17 @@ class LocalBackend:
             yield allocation
         finally:
             allocation.close()
+
+
+def loopback_addresses(plan: DeploymentPlan) -> Mapping[str, str]:
+    """Return an address of this machine for each node of a plan."""
+    names = [node.name for node in plan.nodes]
+    if len(names) == 1:
+        return {names[0]: "127.0.0.1"}
+    return {
+        name: f"127.0.{1 + index // 250}.{1 + index % 250}"
+        for index, name in enumerate(names)
+    }
 
 
 class LaunchRequest(TypedDict):

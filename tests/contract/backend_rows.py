@@ -14,9 +14,10 @@ from pathlib import Path
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
-from tests import services_slurm
+from tests import services_slurm, services_sshd
 from tests.services import require
 from tests.services_slurm import slurm_site
+from tests.services_sshd import sshd_hosts
 
 
 def here(run_id: str) -> list[int]:
@@ -64,7 +65,22 @@ def slurm(folder: Path) -> Iterator[Place]:
         yield Place(cluster, folder, nodes=4)
 
 
+@contextmanager
+def ssh(folder: Path) -> Iterator[Place]:
+    if why := services_sshd.missing():
+        require("sshd", why)
+    with sshd_hosts(folder / "sshd", 3) as hosts:
+        cluster = ClusterSpec(
+            name="contract",
+            backend="ssh",
+            lease_ttl_s=3.0,
+            ssh=hosts.site(run_dir=str(folder / "it's remote")),
+        )
+        yield Place(cluster, folder, nodes=3)
+
+
 ROWS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
     "local": local,
     "slurm": slurm,
+    "ssh": ssh,
 }
