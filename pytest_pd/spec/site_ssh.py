@@ -34,6 +34,8 @@ class SshSite(Model):
             used as well.
         run_dir: Parent of the remote run directories.
         python: Interpreter on the hosts, 3.6 or later.
+        package_python: Interpreter there that has this package, for the reference
+            engine and the proxy; None is `python`.
         parallel: Connections opened at the same time.
     """
 
@@ -43,6 +45,7 @@ class SshSite(Model):
     identity_files: tuple[str, ...] = ()
     run_dir: str = "/tmp"
     python: str = "python3"
+    package_python: str | None = None
     connect_timeout_s: Seconds = 10.0
     keepalive_s: Positive = 15
     parallel: Positive = 32
