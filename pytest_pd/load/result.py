@@ -17,6 +17,8 @@ from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.record import Array, Event, Outcome, Phase, TokenSource
 
 FORMAT = 1
+ENDS_ONLY = "user, first and last event only"
+"""Stamp source of a foreign tool that keeps no time per event: there are no gaps."""
 
 
 @dataclass(frozen=True, slots=True)

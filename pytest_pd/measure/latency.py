@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.record import Outcome
-from pytest_pd.load.result import LoadResult, RequestTrace
+from pytest_pd.load.result import ENDS_ONLY, LoadResult, RequestTrace
 from pytest_pd.measure.measurement import Json, Measurement
 from pytest_pd.measure.percentile import summary, thinned, with_failures
 from pytest_pd.measure.provenance import describe
@@ -139,7 +139,9 @@ def measurements(
         named["ttft_intended"] = found.ttft_intended
         named["e2e_intended"] = found.e2e_intended
         named["queue"] = found.queue
-    named |= {"itl": found.itl, "tpot": found.tpot, "connect": found.connect}
+    if result.instrument.stamp_source != ENDS_ONLY:
+        named["itl"] = found.itl
+    named |= {"tpot": found.tpot, "connect": found.connect}
     failed = sum(n for kind, n in result.counts().items() if kind != "ok")
     made = [
         _measurement(name, values, failed, common)
