@@ -326,6 +326,21 @@ def measure(ports, shape, concurrency, args):
     }
 
 
+def busy_s():
+    """Return CPU seconds that this machine has spent on anything but idling."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split()[1:9]
+    )
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def own_s():
+    """Return CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return sum(times[:4])
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -339,7 +354,7 @@ def main():
     parser.add_argument("--proxy-args", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args()
     shape = Shape(jitter=args.jitter, tokens=args.tokens)
-    load = [os.getloadavg()[0]]
+    started = now_ns(), busy_s(), own_s()
     with (
         forked_backend(shape, 1) as prefill,
         forked_backend(shape, 2) as decode,
@@ -347,12 +362,14 @@ def main():
     ):
         ports = {"prefill": prefill, "decode": decode, "proxy": proxy}
         found = [measure(ports, shape, c, args) for c in args.concurrency]
-    load.append(os.getloadavg()[0])
+    wall_s = (now_ns() - started[0]) / 1e9
+    others = (busy_s() - started[1] - own_s() + started[2]) / wall_s
     print(
-        f"load average {load[0]:.2f} before, {load[1]:.2f} after; {os.cpu_count()} CPUs"
+        f"other processes used {others:.2f} of {os.cpu_count()} CPUs meanwhile; "
+        f"load average now {os.getloadavg()[0]:.2f}"
     )
     if args.json:
-        record = {"shape": asdict(shape), "results": found, "load": load}
+        record = {"shape": asdict(shape), "results": found, "other_cpus": others}
         args.json.write_text(json.dumps(record, indent=1) + "\n")
 
 
