@@ -67,7 +67,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         "--launch", choices=("local", "slurm"), default="local", help="where"
     )
     parser.add_argument(
-        "--slurm-flag", action="append", default=[], metavar="FLAG", help="for sbatch"
+        "--slurm-flag", action="append", default=[], metavar="FLAG", help="for srun"
     )
     parser.add_argument("--timeout-s", type=float, default=600.0, help="for all runs")
 

@@ -144,26 +144,27 @@ def nursery_argv(
     return (python, "-m", module, "--per-node", str(per_node), str(job_path))
 
 
-def sbatch_script(argv: Sequence[str], *, import_path: str = "") -> str:
-    """Return the batch script that starts `argv` as every task of the job.
+def task_script(argv: Sequence[str], *, import_path: str = "") -> str:
+    """Return what each Slurm task runs before `argv` takes its place.
 
     NVSHMEM refuses other than two CTAs; the first node is the meeting point.
     """
-    command = shlex.join(argv)
-    lines = [
-        "#!/bin/bash",
-        "set -eu",
-        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f"MASTER_PORT=$(({DEFAULT_PORT} + SLURM_JOB_ID % 1000))",
-        "export MASTER_ADDR MASTER_PORT NVSHMEM_MAX_CTAS=2",
+    parts = [
+        "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS",
+        'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" '
+        "| head -n 1)",
+        f"export MASTER_PORT=$(({DEFAULT_PORT} + SLURM_JOB_ID % 1000))",
+        "export NVSHMEM_MAX_CTAS=2",
     ]
     if import_path:
-        lines.append(f"export PYTHONPATH={shlex.quote(import_path)}")
-    body = (
-        "export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID "
-        f"WORLD_SIZE=$SLURM_NTASKS; exec {command}"
-    )
-    lines.append(f"srun --mpi=none --kill-on-bad-exit=1 bash -c {shlex.quote(body)}")
+        parts.append(f"export PYTHONPATH={shlex.quote(import_path)}")
+    return "; ".join([*parts, f"exec {shlex.join(argv)}"])
+
+
+def sbatch_script(argv: Sequence[str]) -> str:
+    """Return the batch script that starts `argv` as every task of the job."""
+    task = shlex.quote(task_script(argv))
+    lines = ["#!/bin/bash", "set -eu", f"srun --mpi=none bash -c {task}"]
     return "\n".join(lines) + "\n"
 
 

@@ -1,29 +1,41 @@
-"""Run jobs under Slurm: one batch job per refit, its reports in a shared folder."""
+"""Run jobs under Slurm: one Slurm job per refit, its reports in a shared folder."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_pd.errors import BackendMissing, InvalidRun, ProvisionError
+from pytest_pd.errors import BackendMissing, InvalidRun
 from pytest_pd.refit import launch
 from pytest_pd.refit.job import Job, RankReport
 from pytest_pd.refit.local import reports_of, worker_environment, worker_python
 
 
-def batch_argv(
-    job: Job, script: Path, *, per_node: int, time_min: int, extra: Sequence[str]
+def srun_argv(
+    job: Job,
+    worker: Sequence[str],
+    *,
+    import_path: str,
+    per_node: int,
+    time_min: int,
+    extra: Sequence[str],
 ) -> tuple[str, ...]:
-    """Return the submission of a CPU job: one task per node, which forks its ranks."""
+    """Return a job of its own for a CPU refit: a task per node, which forks its ranks.
+
+    ``srun`` without an allocation makes one and gives it back when it ends, also
+    when it is killed.
+    """
     nodes = -(-job.world // per_node)
     return (
-        *("sbatch", "--parsable", "--wait", f"--nodes={nodes}"),
+        *("srun", "--mpi=none", "--kill-on-bad-exit=1", f"--nodes={nodes}"),
         *("--ntasks-per-node=1", f"--cpus-per-task={min(per_node, job.world)}"),
         *(f"--time={time_min}", f"--job-name=pd-refit-{Path(job.out_dir).name}"),
-        *(f"--output={job.out_dir}/slurm-%j.log", *extra, str(script)),
+        *extra,
+        *("bash", "-c", launch.task_script(worker, import_path=import_path)),
     )
 
 
@@ -41,71 +53,69 @@ def run_slurm(
         folder: On a file system that the nodes share.
         per_node: Ranks per node.
         time_min: Slurm's limit per job, in minutes.
-        extra: More flags for sbatch, such as the partition.
+        extra: More flags for srun, such as the partition.
 
     Raises:
-        BackendMissing: no sbatch here.
-        ProvisionError: Slurm refused a job.
+        BackendMissing: no srun here.
         InvalidRun: no rank of a job reported.
     """
     python = worker_python()
     home = worker_environment(folder)["PYTHONPATH"]
-    waiting: list[subprocess.Popen[str]] = []
-    try:
+    with ExitStack() as stack:
+        waiting = []
         for job in jobs:
-            waiting.append(
-                _submit(job, home, python, per_node, time_min=time_min, extra=extra)
+            path = _write(job)
+            argv = srun_argv(
+                job,
+                launch.nursery_argv(path, per_node, python=python),
+                import_path=home,
+                per_node=per_node,
+                time_min=time_min,
+                extra=extra,
             )
-        for job, popen in zip(jobs, waiting, strict=True):
-            _, told = popen.communicate()
-            if popen.returncode and "error" in told:
-                raise ProvisionError(
-                    f"{job.name}: sbatch: {told.strip().splitlines()[-1]}",
-                    hint="name the partition and account with --slurm-flag",
-                )
-    except FileNotFoundError as error:
-        raise BackendMissing(
-            "there is no sbatch on PATH.", hint="run on a login node of the cluster"
-        ) from error
-    finally:
-        for popen in waiting:
-            if popen.poll() is None:
-                popen.terminate()
-                popen.communicate()
-    return [_reports(job) for job in jobs]
+            waiting.append(stack.enter_context(_running(argv, path.parent)))
+        codes = [popen.wait() for popen in waiting]
+    return [_reports(job, code) for job, code in zip(jobs, codes, strict=True)]
 
 
-def _submit(
-    job: Job,
-    home: str,
-    python: str,
-    per_node: int,
-    *,
-    time_min: int,
-    extra: Sequence[str],
-) -> subprocess.Popen[str]:
+def _write(job: Job) -> Path:
     out = Path(job.out_dir)
     out.mkdir(parents=True, exist_ok=True)
     replace(job, rendezvous="env://").save(out / "job.json")
-    script = out / "job.sh"
-    argv = launch.nursery_argv(out / "job.json", per_node, python=python)
-    script.write_text(launch.sbatch_script(argv, import_path=home))
-    return subprocess.Popen(
-        batch_argv(job, script, per_node=per_node, time_min=time_min, extra=extra),
-        cwd=out,
-        env={k: v for k, v in os.environ.items() if k != "GLOO_SOCKET_IFNAME"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return out / "job.json"
 
 
-def _reports(job: Job) -> list[RankReport]:
+@contextmanager
+def _running(argv: Sequence[str], out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (out / "srun.log").open("wb") as sink:
+        try:
+            popen = subprocess.Popen(
+                argv,
+                cwd=out,
+                env={k: v for k, v in os.environ.items() if k != "GLOO_SOCKET_IFNAME"},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        except FileNotFoundError as error:
+            raise BackendMissing(
+                "there is no srun on PATH.", hint="run on a login node of the cluster"
+            ) from error
+    try:
+        yield popen
+    finally:
+        # srun cancels its job when it is told to end.
+        if popen.poll() is None:
+            popen.terminate()
+        popen.wait()
+
+
+def _reports(job: Job, code: int) -> list[RankReport]:
     try:
         return reports_of(job)
     except InvalidRun as error:
-        logs = sorted(Path(job.out_dir).glob("slurm-*.log"))
         raise InvalidRun(
-            error.fact, hint=error.hint, where=logs[-1] if logs else job.out_dir
+            f"{error.fact} srun ended with {code}.",
+            hint="name partition and account with --slurm-flag",
+            where=Path(job.out_dir) / "srun.log",
         ) from error
