@@ -68,7 +68,7 @@ def make_plan(
     services = _ordered(started)
     _refuse_shared_logs(services)
     notes += check_lengths(topology, workloads)
-    expected = _expected(topology, engine, kv)
+    expected = _expected(context.topology, engine, kv)
     for each in started:
         notes += each.notes
     return DeploymentPlan(
@@ -160,6 +160,8 @@ def _expected(
     topology: TopologySpec, engine: Engine, kv: KvShape | None
 ) -> ExpectedEvidence:
     handover = engine.handover(topology)
+    moves = topology.kv_transfer if topology.prefill else None
+    files = moves is not None and handover.transfer == "shared_storage"
     return ExpectedEvidence(
         kv=kv,
         block_tokens=handover.block_tokens,
@@ -167,6 +169,7 @@ def _expected(
         whole_blocks=handover.whole_blocks,
         true_tokens=handover.true_tokens,
         deterministic=topology.determinism,
+        kv_path=(moves.path or "") if moves and files else "",
     )
 
 

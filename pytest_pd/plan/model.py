@@ -186,6 +186,7 @@ class ExpectedEvidence:
         true_tokens: False for engines that invent their tokens (mockers).
         deterministic: ``exact``: the same prompt gives the same tokens on every
             deployment; ``floor``: only up to a measured floor.
+        kv_path: Folder of shared-storage transfer, as the nodes see it.
     """
 
     kv: KvShape | None
@@ -194,6 +195,7 @@ class ExpectedEvidence:
     whole_blocks: bool
     true_tokens: bool = True
     deterministic: str = "exact"
+    kv_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

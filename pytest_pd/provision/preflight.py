@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_pd.errors import PdError
+from pytest_pd.installer.paths import find_program
 from pytest_pd.plan.model import DeploymentPlan
+from pytest_pd.provision import kv_store
 from pytest_pd.provision.base import Finding
 from pytest_pd.provision.ports import can_bind, holder_of
 
@@ -51,6 +53,7 @@ def local_findings(
     yield from programs(plan)
     yield from ports(plan, addresses)
     yield open_files(plan)
+    yield from storage(plan)
     if plan.gpus:
         yield gpus(plan)
 
@@ -58,7 +61,7 @@ def local_findings(
 def programs(plan: DeploymentPlan) -> Iterator[Finding]:
     """Look for the program of every service, each once."""
     for word in dict.fromkeys(service.argv[0] for service in plan.services):
-        found = shutil.which(word)
+        found = find_program(word)
         users = [s.name for s in plan.services if s.argv[0] == word]
         yield Finding(
             f"program {word}",
@@ -85,6 +88,13 @@ def ports(plan: DeploymentPlan, addresses: Mapping[str, str]) -> Iterator[Findin
             f"in use by {holder_of(port)}",
             "another is taken unless the topology fixes it",
         )
+
+
+def storage(plan: DeploymentPlan) -> Iterator[Finding]:
+    """Write and read the folder that KV goes through, unless the run makes it."""
+    path = Path(plan.expected.kv_path or ".")
+    if path.is_absolute():
+        yield kv_store.look(path)
 
 
 def open_files(plan: DeploymentPlan) -> Finding:
