@@ -26,6 +26,24 @@ def write_plan(run: RunDir, plan: DeploymentPlan) -> None:
     write_json(str(run.plan), dataclasses.asdict(plan))
 
 
+def write_files(run: RunDir, plan: DeploymentPlan) -> None:
+    """Write what services read from the run directory: their configurations.
+
+    Raises:
+        ProvisionError: a path leads out of the run directory.
+    """
+    for service in plan.services:
+        for name, text in service.files.items():
+            path = run.path / name
+            if not path.resolve().is_relative_to(run.path.resolve()):
+                raise ProvisionError(
+                    f"{service.name} wants to write {name!r}, "
+                    "outside the run directory."
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
 def write_lock(
     run: RunDir, plan: DeploymentPlan, topology: TopologySpec, cluster: ClusterSpec
 ) -> None:

@@ -272,7 +272,7 @@ class RefitScenario(Model):
         return RefitScenario(**{**dict(self), **change})
 
     def scaled(self, *, tp_by: int, ep_by: int) -> RefitScenario:
-        """Return the CPU twin: degrees divided, gloo, no claim, no idle ranks."""
+        """Return the CPU twin: degrees divided, gloo, no claim."""
         source = self.source.divided(tp_by, ep_by)
         target = self.target.divided(tp_by, ep_by)
         if self.collocated:

@@ -5,7 +5,6 @@ Merge rule: mappings merge, lists replace, null deletes.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -73,7 +72,7 @@ def _merge(
     if not isinstance(above, Mapping):
         for place in [p for p in lines if p[: len(source)] == source]:
             lines[(*at, *place[len(source) :])] = lines[place]
-        return copy.deepcopy(above)
+        return above
     found = dict(below) if isinstance(below, dict) else {}
     for key, value in above.items():
         if value is None:
