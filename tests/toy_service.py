@@ -43,6 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def die(code: int) -> None:
+    """End at once, and say when."""
+    print(f"dies at {time.time()}", flush=True)
+    os._exit(code)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
@@ -53,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     Handler.ready_s = time.monotonic() + args.ready_after
     if args.die_after is not None:
-        threading.Timer(args.die_after, lambda: os._exit(args.code)).start()
+        threading.Timer(args.die_after, die, [args.code]).start()
     print("toy starts", flush=True)
     if args.die_after is not None:
         print("2026-01-01 00:00:00 ERROR toy is ill", file=sys.stderr, flush=True)

@@ -51,14 +51,26 @@ CAUSES = (
     (r"pytest-pd launcher: cannot start", "its program cannot be started"),
 )  # fmt: skip
 
+SIGNS = (
+    *("error", "exception", "traceback", "critical", "fatal", "panic", "exit:"),
+    *("segmentation", "oom", "killed", "in use", "memory", "not a local folder"),
+    *("repository not found", "does not appear", "model path", "gated repo"),
+    *("no space", "enospc", "eaddrinuse", "too many open", "unrecognized"),
+    *("unexpected argument", "no such option", "shared object", "glibc_"),
+    *("exec format", "nccl warn", "nixl", "data_parallel_external", "cannot start"),
+)
+"""Every error and cause has one of these in small letters: looked for first, for
+patterns over each line of a long log would take seconds."""
+
+TIME_LINES = 50
+
 
 @dataclass(frozen=True, slots=True)
 class LogError:
     """One line that says that something went wrong.
 
     Attributes:
-        at_s: Seconds since the epoch; of the last line before it that had a time,
-            else None.
+        at_s: Seconds since the epoch, of this line or of one shortly before it.
         cause: What it usually means; empty when nobody knows.
     """
 
@@ -96,15 +108,20 @@ def errors_in(
     service: str, text: str, *, year: int | None = None
 ) -> Iterator[LogError]:
     """Yield the lines that tell of errors, in the order of the log."""
-    at_s: float | None = None
-    for line in text.splitlines():
-        at_s = time_of(line, year=year) or at_s
-        if is_error(line) and not NOISE.search(line):
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if is_error(line):
+            before = reversed(lines[max(0, number - TIME_LINES) : number + 1])
+            times = (time_of(each, year=year) for each in before)
+            at_s = next((at_s for at_s in times if at_s is not None), None)
             yield LogError(service, line.strip(), at_s, cause_of(line))
 
 
 def is_error(line: str) -> bool:
     """Whether a line tells of an error by its level or an exception's name."""
+    small = line.lower()
+    if not any(sign in small for sign in SIGNS) or NOISE.search(line):
+        return False
     return bool(ERROR.search(line) or EXCEPTION.search(line) or cause_of(line))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -16,11 +17,12 @@ from pytest_pd.plan.model import DeploymentPlan, Role, ServicePlan, SiteFacts
 from pytest_pd.probe.completion import one_token
 from pytest_pd.probe.logs import first_error, tail
 from pytest_pd.probe.ready import Asker, Wait, probe_for
+from pytest_pd.provision import kv_store
 from pytest_pd.provision.base import Allocation, Backend, Process, RunContext
 from pytest_pd.provision.deployment import Deployment, raise_if_dead
 from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.lease import LeaseHolder, held
-from pytest_pd.provision.plan_file import write_plan
+from pytest_pd.provision.plan_file import write_files, write_plan
 from pytest_pd.provision.ports import holder_of
 from pytest_pd.provision.reap import is_used, wait_lease_over
 from pytest_pd.provision.rundir import RunDir, forget, remember
@@ -69,6 +71,7 @@ def deploy(
     begun_s = time.monotonic()
     run = RunDir(context.run_dir)
     wanted = make_plan(SiteFacts(run_dir=str(context.run_dir)))
+    refuse_assumed(wanted, cluster)
     backend.check(cluster, [wanted])
     run.create()
     wait_lease_over(context.run_dir)
@@ -83,6 +86,8 @@ def deploy(
         push(stack, running.stop)
         plan = settle(make_plan, allocation, context)
         write_plan(run, plan)
+        write_files(run, plan)
+        clear_old_kv(plan, context, progress)
         bring_up(plan, allocation, running, timings, progress)
         first_token(plan, context, running, timings, progress)
         timings["total"] = time.monotonic() - begun_s
@@ -100,6 +105,16 @@ def deploy(
             allocation.keep()
             running.kept = True
             run.write_manifest(kept_until_s=time.time() + keep_s)
+
+
+def refuse_assumed(plan: DeploymentPlan, cluster: ClusterSpec) -> None:
+    """Refuse to start what was planned for hardware that is not there."""
+    if plan.assumed:
+        raise ProvisionError(
+            f"{plan.name} is for {plan.hardware}, and cluster {cluster.name!r} is "
+            f"{cluster.hardware}.",
+            hint="choose another with --cluster, or --rehearse it here",
+        )
 
 
 def enter(stack: ExitStack, manager: object) -> Allocation:
@@ -157,6 +172,19 @@ def end_manifest(run: RunDir, context: RunContext) -> None:
         run.write_manifest(ended_s=time.time())
         if not is_used(context.run_dir.parent):
             forget(context.run_id)
+
+
+def clear_old_kv(plan: DeploymentPlan, context: RunContext, progress: Progress) -> None:
+    """Remove the KV of earlier runs from a storage that outlives runs.
+
+    Raises:
+        ProvisionError: the folder may not be cleared.
+    """
+    path = Path(plan.expected.kv_path or context.run_dir)
+    if path.is_relative_to(context.run_dir) or not path.exists():
+        return
+    if removed := kv_store.clear(path):
+        progress(f"{plan.name}: removed {removed} prompts of earlier runs from {path}")
 
 
 def settle(
@@ -366,7 +394,7 @@ def first_token(
         ProcessDied: a service ended meanwhile.
         ReadyTimeout: no token came within the budget; with the router's answer.
     """
-    begun_s, why = clock(), "not asked yet"
+    begun_s, why = clock(), "asked, no answer yet"
     with Asker(1) as asker:
         while True:
             answer = asker.ask(

@@ -36,13 +36,14 @@ def user_dir() -> Path:
     """Return this user's folder for locks and for where the runs are.
 
     Raises:
-        ProvisionError: somebody else owns it.
+        ProvisionError: it cannot be made, or somebody else owns it.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    named = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(named) if named and Path(named).is_dir() else tempfile.gettempdir()
     path = Path(base) / f"pytest-pd-{os.getuid()}"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = path.stat().st_uid
+        path.mkdir(mode=0o700, exist_ok=True)
+        owner = path.lstat().st_uid
     except OSError as error:
         raise unwritable(path, error) from error
     if owner != os.getuid():

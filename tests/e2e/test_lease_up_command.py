@@ -21,6 +21,7 @@ PD = (sys.executable, "-m", "pytest_pd.cli")
 
 @pytest.fixture
 def env(tmp_path, monkeypatch):
+    (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.chdir(tmp_path)
     return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -127,6 +127,32 @@ def test_a_known_cause_is_named(line, word):
     assert word in cause_of(line)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OSError: [Errno 98] address already in use",
+        "No available memory for the cache blocks.",
+        "'x' is not a local folder and is not a valid model identifier",
+        "./m does not appear to have a file named config.json",
+        "Cannot access gated repo for url",
+        "write: No space left on device",
+        "accept4: Too many open files",
+        "vllm: unexpected argument '--foo'",
+        "libcudart.so.12: cannot open shared object file",
+        "version `GLIBC_2.38' not found",
+        "NCCL WARN Call to connect failed",
+        "NIXL_ERR_BACKEND",
+        "data_parallel_external_lb can only be set when",
+        "Killed",
+        "2026-01-01 00:00:00 ERROR pytest-pd launcher: cannot start 'x'",
+    ],
+)
+def test_every_known_cause_counts_as_an_error(line):
+    (found,) = errors_in("x", line)
+
+    assert found.cause
+
+
 def test_an_unknown_cause_stays_unnamed():
     assert cause_of("ValueError: 42") == ""
 

@@ -22,6 +22,7 @@ from tests.kit import free_ports, toy_topology, wait_until
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A run that was left up: its root and its id."""
+    (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     run_id = make_run_id()
     run = RunDir(tmp_path / "runs" / f"x-{run_id}" / "toy")

@@ -26,6 +26,7 @@ from pytest_pd.provision.rundir import (
 
 @pytest.fixture(autouse=True)
 def own_user_dir(tmp_path, monkeypatch):
+    (tmp_path / "runtime").mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
 
 
@@ -149,7 +150,6 @@ def test_the_folder_of_the_user_is_his_alone(tmp_path):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_the_folder_of_somebody_else_is_refused(tmp_path):
-    (tmp_path / "runtime").mkdir()
     theirs = tmp_path / "runtime" / "pytest-pd-0"
     theirs.mkdir()
     os.chown(theirs, 12345, 12345)
