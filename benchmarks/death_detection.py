@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pytest_pd.errors import ProcessDied
-from pytest_pd.provision import deploy as module
+from pytest_pd.provision import bringup as module
 from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.local import LocalBackend
 from pytest_pd.provision.rundir import RunDir, make_run_id

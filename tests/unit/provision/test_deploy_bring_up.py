@@ -13,12 +13,14 @@ import pytest
 
 from pytest_pd.errors import ProcessDied, ProvisionError, ReadyTimeout
 from pytest_pd.plan.model import Role
-from pytest_pd.provision import deploy as module
-from pytest_pd.provision.deploy import Running, deploy, poll_s, waves
+from pytest_pd.provision import bringup as module
+from pytest_pd.provision.bringup import poll_s
+from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.provision.local import LocalBackend
 from pytest_pd.provision.plan_file import read_plan
 from pytest_pd.provision.rundir import RunDir, make_run_id
+from pytest_pd.provision.running import Running, waves
 from pytest_pd.spec.cluster import ClusterSpec
 from tests.kit import free_ports, service, toy_topology, wait_until
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from pytest_pd.plan.model import ReadyPlan, Role, ServicePlan
 from pytest_pd.probe.ready import Wait
-from pytest_pd.provision.deploy import hold_back_routers
+from pytest_pd.provision.bringup import hold_back_routers
 
 
 def waiting(role: Role) -> Wait:
