@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
@@ -136,6 +137,13 @@ class SlurmClient:
                 hint="`sinfo` and `scontrol ping` show whether the controller is up",
             )
         return parse_records(done.stdout)
+
+    def named(self, name: str) -> list[str]:
+        """Return our own jobs that are called `name` and not over."""
+        self.queries += 1
+        user = getpass.getuser()
+        done = self.run("squeue", "-h", "-u", user, "-n", name, "-o", "%i")
+        return done.stdout.split()
 
     def hostnames(self, nodes: str) -> tuple[str, ...]:
         """Expand ``n[01-03]`` to the names."""

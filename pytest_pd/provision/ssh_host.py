@@ -130,15 +130,21 @@ class RemoteHost:
     def prepare(self) -> None:
         """Make the run directory, put our programs there, begin to mirror."""
         folder = shlex.quote(self.remote)
-        self.checked(f"umask 077; mkdir -p {folder}/state {folder}/logs {folder}/bin")
+        self.checked(f"umask 077; mkdir -p {folder}/state {folder}/logs")
         for program in PROGRAMS:
             source = Path(str(program.__file__))
-            self.checked(f"cat > {folder}/bin/{source.name}", source.read_text())
+            self.write(f"bin/{source.name}", source.read_text())
         self._heard_s = time.monotonic()
         self._thread = threading.Thread(
             target=self._mirror, name=f"pd-mirror-{self.name}", daemon=True
         )
         self._thread.start()
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file below the run directory there."""
+        path = f"{self.remote}/{name}"
+        folder = shlex.quote(path.rpartition("/")[0])
+        self.checked(f"mkdir -p {folder} && cat > {shlex.quote(path)}", text)
 
     def python(self, program: str, *words: str) -> str:
         """Return the command line that runs one of our programs there."""

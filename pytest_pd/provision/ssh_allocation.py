@@ -1,0 +1,213 @@
+"""Hosts of an inventory: one connection each, a launcher there per service."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.plan.model import DeploymentPlan, ServicePlan
+from pytest_pd.provision import launcher
+from pytest_pd.provision.base import RunContext
+from pytest_pd.provision.lease import disown
+from pytest_pd.provision.local import launch_request
+from pytest_pd.provision.rundir import RunDir
+from pytest_pd.provision.ssh_host import RemoteHost
+from pytest_pd.provision.ssh_process import SshProcess
+from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.site_ssh import SshSite
+
+RELAY_S = 60.0
+LAUNCH = (
+    'request=$(cat); printf %s "$request" | '
+    "env {mark} setsid {python} >/dev/null 2>&1 &"
+)
+"""The request goes through pipes only: no file there ever holds a secret."""
+MARKER = "PDFACTS "
+T = TypeVar("T")
+
+
+class SshAllocation:
+    """Hosts of the inventory, ours for the time of one deployment."""
+
+    def __init__(
+        self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
+    ) -> None:
+        assert cluster.ssh is not None
+        self._site: SshSite = cluster.ssh
+        self._context = context
+        self._run = RunDir(context.run_dir)
+        self._remote = remote_dir(self._site, context)
+        self._hosts = {
+            node.name: RemoteHost(
+                self._site,
+                self._site.hosts[int(node.name.removeprefix("node"))],
+                self._remote,
+                context.run_dir,
+            )
+            for node in plan.nodes
+        }
+        self._processes: list[SshProcess] = []
+        self._relay: subprocess.Popen[bytes] | None = None
+        self.kept = False
+
+    @property
+    def run_dir(self) -> str:
+        return self._remote
+
+    @property
+    def python(self) -> str:
+        return self._site.package_python or self._site.python
+
+    def open(self) -> None:
+        """Connect to every host at once and bring our programs there.
+
+        Raises:
+            ProvisionError: a host refuses us or cannot be reached; names it.
+        """
+        self._all(lambda host: host.prepare())
+        self._relay = self._start_relay()
+
+    def _all(self, act: Callable[[RemoteHost], T]) -> dict[str, T]:
+        """Do something on every host side by side; the first error is raised."""
+        with ThreadPoolExecutor(self._site.parallel, "pd-ssh") as pool:
+            found = {name: pool.submit(act, h) for name, h in self._hosts.items()}
+        return {name: each.result() for name, each in found.items()}
+
+    def _start_relay(self) -> subprocess.Popen[bytes]:
+        """Start the helper that renews the lease on every host; wait until it does."""
+        request = {
+            "site": self._site.model_dump(mode="json"),
+            "hosts": [
+                (int(name.removeprefix("node")), self._remote) for name in self._hosts
+            ],
+            "lease": str(self._context.lease),
+            "period_s": self._context.lease_ttl_s / 10,
+        }
+        relay = subprocess.Popen(
+            [sys.executable, "-m", "pytest_pd.provision.ssh_relay"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert relay.stdin is not None
+        assert relay.stdout is not None
+        relay.stdin.write(json.dumps(request).encode() + b"\n")
+        relay.stdin.close()
+        ready = select.select([relay.stdout], [], [], RELAY_S)[0]
+        if not ready or not relay.stdout.readline():
+            end(relay)
+            raise InfrastructureLost("The lease could not be brought to the hosts.")
+        return relay
+
+    def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
+        """Planned node name to the address of its host."""
+        return {name: host.address for name, host in self._hosts.items()}
+
+    def busy_ports(self, plan: DeploymentPlan) -> frozenset[tuple[str, int]]:
+        """Ask every host which of its planned ports somebody listens on."""
+
+        found = self.facts(plan)
+        return frozenset(
+            (name, port) for name, each in found.items() for _, port in each["busy"]
+        )
+
+    def facts(self, plan: DeploymentPlan) -> dict[str, dict[str, Any]]:
+        """Return what every host says about itself, by planned node name."""
+
+        def ask(host: RemoteHost) -> dict[str, Any]:
+            ports = [
+                (host.address, port)
+                for service in plan.services
+                if self._hosts[service.node] is host
+                for port in service.ports.values()
+            ]
+            request = {"ports": ports, "gpus": True, "disk": self._remote}
+            text = host.checked(host.python("node_facts.py"), json.dumps(request))
+            facts: dict[str, Any] = json.loads(text.partition(MARKER)[2])
+            return {**facts, "node": host.name}
+
+        return self._all(ask)
+
+    def start(self, service: ServicePlan) -> SshProcess:
+        """Start the service under a launcher on its host.
+
+        Raises:
+            ProvisionError: a secret that it needs is not in the environment, or the
+                host cannot start anything.
+        """
+        host = self._hosts[service.node]
+        request = launch_request(service, self._context)
+        request["log"] = f"{self._remote}/{service.log}"
+        request["state"] = f"{self._remote}/state"
+        request["lease"] = f"{self._remote}/lease"
+        for old in (self._run.started(service.name), self._run.ended(service.name)):
+            old.unlink(missing_ok=True)
+        host.gone.discard(service.name)
+        for path, text in service.files.items():
+            host.write(path, text)
+        command = LAUNCH.format(
+            mark=shlex.quote(f"{launcher.MARK}={request['mark']}"),
+            python=host.python("launcher.py"),
+        )
+        host.checked(command, json.dumps(request))
+        log = self._context.run_dir / service.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        process = SshProcess(service.name, log, self._run, host)
+        self._processes.append(process)
+        return process
+
+    def keep(self) -> None:
+        """Leave everything running when the block ends: the lease ends it."""
+        self.kept = True
+
+    def close(self) -> None:
+        """End what still runs, newest first, unless it is kept; hang up."""
+        try:
+            if not self.kept:
+                self._stop_all()
+        finally:
+            self._all(lambda host: host.close(remove=not self.kept))
+            if self._relay is not None:
+                leave(self._relay) if self.kept else end(self._relay)
+
+    def _stop_all(self) -> None:
+        failures = []
+        for process in reversed(self._processes):
+            try:
+                process.stop(grace_s=0.0)
+            except ProvisionError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+def remote_dir(site: SshSite, context: RunContext) -> str:
+    """Return the run directory on the hosts: its name has the run id."""
+    names = [f"pytest-pd-{context.run_id}", context.run_dir.name]
+    return "/".join([site.run_dir.rstrip("/"), *names])
+
+
+def leave(popen: subprocess.Popen[bytes]) -> None:
+    """Let a helper of ours outlive us."""
+    disown(popen)
+    if popen.stdout is not None:
+        popen.stdout.close()
+
+
+def end(popen: subprocess.Popen[bytes]) -> None:
+    """End a helper of ours and reap it."""
+    if popen.poll() is None:
+        os.killpg(popen.pid, signal.SIGKILL)
+    popen.wait()
+    if popen.stdout is not None:
+        popen.stdout.close()
