@@ -167,7 +167,7 @@ def _expected(
         block_tokens=handover.block_tokens,
         transfer=handover.transfer if topology.prefill else "none",
         whole_blocks=handover.whole_blocks,
-        true_tokens=handover.true_tokens,
+        true_tokens=handover.true_tokens and not topology.performance_only,
         deterministic=topology.determinism,
         kv_path=(moves.path or "") if moves and files else "",
     )

@@ -53,6 +53,15 @@ def test_expected_evidence_is_the_engines_promise(plan: Plan) -> None:
     assert alone.expected.deterministic == "floor"
 
 
+def test_forced_acceptance_takes_the_truth_out_of_the_tokens(plan: Plan) -> None:
+    bent = {"speculative": {"method": "mtp", "forced_acceptance": 2.5}}
+    made = plan(prefill={}, decode=bent)
+
+    assert made.performance_only
+    assert not made.expected.true_tokens
+    assert plan().expected.true_tokens
+
+
 def test_a_service_that_is_not_there_is_a_key_error(plan: Plan) -> None:
     with pytest.raises(KeyError):
         plan().service("ghost")
