@@ -100,7 +100,7 @@ class Runner:
 
         if self.session.config.getoption("pd_share_nodes"):
             return nullcontext()
-        alone = item.get_closest_marker("measure") is not None
+        alone = any(map(item.get_closest_marker, ("measure", "performance")))
         return node_locks(node_names(self.session.choice, name), alone=alone)
 
     @pytest.hookimpl(tryfirst=True)

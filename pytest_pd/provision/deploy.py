@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from pytest_pd.errors import ProvisionError
+from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.provision import kv_store
 from pytest_pd.provision.base import Allocation, Backend, RunContext
@@ -186,8 +186,15 @@ def settle(
         run_dir=allocation.run_dir, run_id=context.run_id, python=allocation.python
     )
     facts = replace(facts, addresses=allocation.addresses(make_plan(facts)))
+    busy: frozenset[tuple[str, int]] = frozenset()
     for _ in range(REPLANS):
-        plan = make_plan(facts)
+        try:
+            plan = make_plan(facts)
+        except SpecError:
+            # the plan may not choose another port: the topology fixes this one
+            if not busy:
+                raise
+            break
         busy = allocation.busy_ports(plan)
         if not busy:
             return plan
