@@ -116,3 +116,60 @@ def nvshmem() -> CopyServiceEngine:
 def nixl() -> CopyServiceEngine:
     """Return the engine over ``NixlCopyService``."""
     return _engine("nixl", "NixlCopyService")
+
+
+class TorchCopyService:
+    """The same three calls over torch.distributed alone: no megatron-core needed.
+
+    On GPUs this is plain NCCL point to point, on CPUs gloo.
+    """
+
+    def __init__(self) -> None:
+        self._sends: list[tuple[torch.Tensor, int, int | None]] = []
+        self._receives: list[tuple[torch.Tensor, int, int | None]] = []
+
+    def submit_send(
+        self, src_tensor: torch.Tensor, dest_rank: int, task_id: int | None = None
+    ) -> None:
+        """Queue a send."""
+        self._sends.append((src_tensor, dest_rank, task_id))
+
+    def submit_recv(
+        self, dest_tensor: torch.Tensor, src_rank: int, task_id: int | None = None
+    ) -> None:
+        """Queue a receive."""
+        self._receives.append((dest_tensor, src_rank, task_id))
+
+    def run(self) -> None:
+        """Do all that is queued and wait for it."""
+        rank = dist.get_rank()
+        local = {task: tensor for tensor, peer, task in self._sends if peer == rank}
+        for tensor, peer, task in self._receives:
+            if peer == rank:
+                tensor.copy_(local[task])
+        operations = _numbered(dist.irecv, self._receives, rank)
+        operations += _numbered(dist.isend, self._sends, rank)
+        for work in dist.batch_isend_irecv(operations) if operations else ():
+            work.wait()
+        self._sends.clear()
+        self._receives.clear()
+
+
+def _numbered(
+    call: Callable[..., object],
+    queued: Sequence[tuple[torch.Tensor, int, int | None]],
+    rank: int,
+) -> list[dist.P2POp]:
+    # Both ranks queue in the order of the tasks, so the n-th of a pair is the same.
+    seen: dict[int, int] = {}
+    out = []
+    for tensor, peer, _ in queued:
+        if peer != rank:
+            out.append(dist.P2POp(call, tensor, peer, tag=seen.get(peer, 0)))
+            seen[peer] = seen.get(peer, 0) + 1
+    return out
+
+
+def torch_service() -> CopyServiceEngine:
+    """Return the engine over `TorchCopyService`."""
+    return CopyServiceEngine(TorchCopyService)

@@ -16,6 +16,7 @@ from pytest_pd.refit.worker.probe import Clock
 
 ENGINES = {
     "gloo": "pytest_pd.refit.worker.engine:P2PEngine",
+    "torch": "pytest_pd.refit.worker.copy_service:torch_service",
     "nccl": "pytest_pd.refit.worker.copy_service:nccl",
     "nvshmem": "pytest_pd.refit.worker.copy_service:nvshmem",
     "nixl": "pytest_pd.refit.worker.copy_service:nixl",
