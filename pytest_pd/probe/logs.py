@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-TAIL_LINES = 30
-LINE_SHOWN = 400
+TAIL_LINES = 20
+LINE_SHOWN = 200
 TAIL_BYTES = 64 * 2**10
 SCAN_BYTES = 8 * 2**20
 
@@ -84,8 +84,11 @@ class LogError:
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a log; none when it cannot be read."""
-    return read_text(path, most_bytes=TAIL_BYTES).splitlines()[-lines:]
+    """Return the last lines of a log, long ones cut; none when it cannot be read."""
+    found = read_text(path, most_bytes=TAIL_BYTES).splitlines()[-lines:]
+    return [
+        line if len(line) <= LINE_SHOWN else f"{line[:LINE_SHOWN]}…" for line in found
+    ]
 
 
 def read_text(path: Path, *, offset: int = 0, most_bytes: int = SCAN_BYTES) -> str:

@@ -187,13 +187,15 @@ def settle(
     )
     facts = replace(facts, addresses=allocation.addresses(make_plan(facts)))
     busy: frozenset[tuple[str, int]] = frozenset()
+    refusal: SpecError | None = None
     for _ in range(REPLANS):
         try:
             plan = make_plan(facts)
-        except SpecError:
+        except SpecError as error:
             # the plan may not choose another port: the topology fixes this one
             if not busy:
                 raise
+            refusal = error
             break
         busy = allocation.busy_ports(plan)
         if not busy:
@@ -201,8 +203,16 @@ def settle(
         if busy & facts.busy:
             break
         facts = replace(facts, busy=facts.busy | busy)
-    node, port = min(busy)
-    raise ProvisionError(
+    raise port_taken(busy, refusal) from refusal
+
+
+def port_taken(
+    busy: frozenset[tuple[str, int]], refusal: SpecError | None
+) -> ProvisionError:
+    """Return the error for a port that cannot be moved: the one that was refused."""
+    said = refusal.fact if refusal else ""
+    node, port = min(busy, key=lambda each: (f" {each[1]} " not in said, each))
+    return ProvisionError(
         f"Port {port} on {node} is in use by {holder_of(port)}.",
         hint="end that process (pytest-pd reap, if it is a left-over), "
         "or give the topology another port",

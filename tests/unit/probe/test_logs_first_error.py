@@ -163,6 +163,13 @@ def test_the_tail_is_the_last_lines(tmp_path):
     assert tail(tmp_path / "x.log", 3) == ["97", "98", "99"]
 
 
+def test_a_long_line_is_cut_in_the_tail(tmp_path):
+    (tmp_path / "x.log").write_text("y" * 5000 + "\n")
+
+    (line,) = tail(tmp_path / "x.log")
+    assert len(line) == 201
+
+
 def test_a_log_that_is_not_there_is_empty(tmp_path):
     assert tail(tmp_path / "none.log") == []
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pytest_pd.errors import ProcessDied, ProvisionError, ReadyTimeout
+from pytest_pd.errors import ProcessDied, ProvisionError, ReadyTimeout, SpecError
 from pytest_pd.plan.model import Role
 from pytest_pd.provision import bringup as module
 from pytest_pd.provision.bringup import poll_s
@@ -164,6 +164,22 @@ def test_a_fixed_port_that_is_taken_names_its_holder(up):
     topology = toy_topology(ports=ports, fixed=True)
     taken = socket.create_server(("127.0.0.1", ports[2]))
     with taken, pytest.raises(ProvisionError, match=said), up(topology):
+        pass
+
+
+def test_a_plan_that_refuses_another_port_names_the_holder_of_the_fixed_one(up):
+    ports, movable = free_ports(3), free_ports(1)
+    free = toy_topology(ports=[movable[0], *ports[1:]])
+
+    def fixed(facts):
+        if ("node0", ports[2]) in facts.busy:
+            raise SpecError(f"router is to use port {ports[2]} on node0.")
+        return free(facts)
+
+    first = socket.create_server(("127.0.0.1", movable[0]))
+    second = socket.create_server(("127.0.0.1", ports[2]))
+    refused = pytest.raises(ProvisionError, match=f"Port {ports[2]} on node0")
+    with first, second, refused, up(fixed):
         pass
 
 
