@@ -163,7 +163,11 @@ class SlurmClient:
 
 def last_line(text: str) -> str:
     """Return the last line that says something, without the command's name."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("Try ")
+    ]
     line = lines[-1].strip() if lines else "no reason given"
     for tool in TOOLS:
         line = line.removeprefix(f"{tool}: ").removeprefix("error: ")

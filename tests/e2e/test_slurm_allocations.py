@@ -1,0 +1,118 @@
+"""Allocations: our own, somebody else's, several topologies in one."""
+
+import pytest
+
+from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.provision.slurm import SlurmBackend
+from pytest_pd.provision.slurm_inside import claimed_nodes
+from tests.e2e.slurm_kit import cluster, running_slurm, session
+from tests.kit import plan_of, python, wait_until
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with running_slurm(tmp_path_factory.mktemp("slurm"), 4) as made:
+        yield made
+
+
+@pytest.fixture
+def inside(site, monkeypatch):
+    """Stand in an allocation of two nodes, as in a shell of ``salloc``."""
+    job = site.client(
+        *("sbatch", "--parsable", "--nodes=2", "--gres=gpu:4", "--output=/dev/null"),
+        *("--wrap", "sleep 600"),
+    ).strip()
+    wait_until(
+        lambda: site.client("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING",
+        "the allocation",
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    yield job
+    site.client("scancel", job)
+    wait_until(lambda: not site.jobs(), "an empty queue")
+
+
+def test_inside_an_allocation_no_job_is_made(site, inside, tmp_path):
+    with session(site, tmp_path, cluster(), nodes=2) as here:
+        assert here.allocation.job == inside
+        assert here.start(node="node1").exit_code() is None
+        assert site.jobs() == [inside]
+
+    assert site.jobs() == [inside]
+
+
+def test_topologies_run_in_turn_in_one_allocation(site, inside, tmp_path):
+    for _ in range(2):
+        with session(site, tmp_path, cluster(), nodes=2) as here:
+            here.start()
+
+
+def test_topologies_side_by_side_have_nodes_of_their_own(site, inside, tmp_path):
+    with (
+        session(site, tmp_path, cluster()) as one,
+        session(site, tmp_path, cluster()) as two,
+    ):
+        nodes = {here.start().identity()["node"] for here in (one, two)}
+
+    assert len(nodes) == 2
+
+
+def test_an_allocation_that_is_too_small_is_refused(site, inside, tmp_path):
+    with (
+        pytest.raises(ProvisionError, match=r"needs 3 nodes.*has 2"),
+        session(site, tmp_path, cluster(), nodes=3),
+    ):
+        pass
+
+
+def test_an_allocation_that_is_over_is_told(site, tmp_path, monkeypatch):
+    job = site.client(
+        *("sbatch", "--parsable", "--output=/dev/null", "--wrap", "true")
+    ).strip()
+    wait_until(lambda: job not in site.jobs(), "its end")
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+
+    with (
+        pytest.raises(InfrastructureLost, match=f"job {job}"),
+        session(site, tmp_path, cluster()),
+    ):
+        pass
+
+
+def test_nodes_that_stay_taken_are_not_waited_for_for_ever(site):
+    with (
+        claimed_nodes("77", ["a", "b"], 2),
+        pytest.raises(ProvisionError, match="came free"),
+        claimed_nodes("77", ["a", "b"], 1, wait_s=0.3),
+    ):
+        pass
+
+
+def test_gpus_of_the_plan_are_those_that_slurm_gave(site, tmp_path):
+    code = "import os; print('up', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+    worker = python("w", code, gpu_ids=(2, 3), env={"CUDA_VISIBLE_DEVICES": "2,3"})
+    with session(site, tmp_path, cluster()) as here:
+        process = here.allocation.start(worker)
+        wait_until(lambda: process.exit_code() is not None, "the end")
+
+        assert process.log.read_text().split() == ["up", "2,3"]
+
+
+def test_a_router_sees_no_gpu(site, tmp_path):
+    code = "import os; print('up', os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)"
+    with session(site, tmp_path, cluster()) as here:
+        process = here.allocation.start(python("router", code))
+        wait_until(lambda: process.exit_code() is not None, "the end")
+
+        assert process.log.read_text().split()[1] in ("None", "")
+
+
+def test_preflight_looks_at_every_node_and_leaves_nothing(site, tmp_path):
+    plan = plan_of([python(f"s{n}", "", node=f"node{n}") for n in range(2)], nodes=2)
+
+    found = SlurmBackend().preflight(cluster(), plan, tmp_path)
+
+    seen = [f.what for f in found if f.ok and ":" not in f.what]
+    assert len(seen) == 2
+    assert site.jobs() == []
+    assert list(tmp_path.iterdir()) == []
