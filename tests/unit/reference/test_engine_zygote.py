@@ -1,4 +1,4 @@
-"""One import, many engines: born on demand, reported at their end, never left behind."""
+"""One import, many engines: born on demand, and none is left behind."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def serve_words(tiny: Path, port: int) -> tuple[str, ...]:
     return (str(tiny), "--host", "127.0.0.1", "--port", str(port))
 
 
-def test_an_engine_answers_and_its_end_is_told(
-    zygote: Pipe, tiny: Path, tmp_path: Path
-):
+def test_an_engine_answers_and_its_end_is_told(zygote, tiny, tmp_path):
     port, log = free_port(), tmp_path / "engine.log"
     born = zygote.bear("prefill-0", log, *serve_words(tiny, port))
     wait_until_healthy(f"http://127.0.0.1:{port}", zygote.popen, log)
@@ -85,9 +83,7 @@ def test_an_engine_answers_and_its_end_is_told(
     assert "Application startup complete." in log.read_text()
 
 
-def test_each_engine_leads_a_session_of_its_own(
-    zygote: Pipe, tiny: Path, tmp_path: Path
-):
+def test_each_engine_leads_a_session_of_its_own(zygote, tiny, tmp_path):
     pids = []
     for index in range(2):
         log = tmp_path / f"{index}.log"
@@ -98,7 +94,7 @@ def test_each_engine_leads_a_session_of_its_own(
     assert [os.getsid(pid) for pid in pids] == pids
 
 
-def test_the_environment_is_the_engines_own(zygote: Pipe, tiny: Path, tmp_path: Path):
+def test_the_environment_is_the_engines_own(zygote, tiny, tmp_path):
     port, log = free_port(), tmp_path / "engine.log"
     words = serve_words(tiny, port)
 
@@ -119,9 +115,7 @@ def test_a_mistake_in_the_flags_is_the_engines_end(zygote: Pipe, tmp_path: Path)
     assert "--no-such-flag" in log.read_text()
 
 
-def test_a_killed_engine_is_told_by_its_signal(
-    zygote: Pipe, tiny: Path, tmp_path: Path
-):
+def test_a_killed_engine_is_told_by_its_signal(zygote, tiny, tmp_path):
     born = zygote.bear("killed", tmp_path / "log", *serve_words(tiny, free_port()))
 
     os.kill(born["pid"], signal.SIGKILL)
@@ -138,7 +132,7 @@ def test_a_line_that_makes_no_engine_is_answered(zygote: Pipe, line: str):
     assert zygote.hear()["error"]
 
 
-def test_no_engine_outlives_the_pipe(zygote: Pipe, tiny: Path, tmp_path: Path):
+def test_no_engine_outlives_the_pipe(zygote, tiny, tmp_path):
     port, log = free_port(), tmp_path / "engine.log"
     born = zygote.bear("orphan", log, *serve_words(tiny, port))
     wait_until_healthy(f"http://127.0.0.1:{port}", zygote.popen, log)
@@ -150,13 +144,11 @@ def test_no_engine_outlives_the_pipe(zygote: Pipe, tiny: Path, tmp_path: Path):
     wait_gone(born["pid"])
 
 
-def test_a_signal_ends_all(zygote: Pipe, tiny: Path, tmp_path: Path):
-    pids = [
-        zygote.bear(str(i), tmp_path / f"{i}.log", *serve_words(tiny, free_port()))[
-            "pid"
-        ]
-        for i in range(3)
-    ]
+def test_a_signal_ends_all(zygote, tiny, tmp_path):
+    pids = []
+    for index in range(3):
+        words = serve_words(tiny, free_port())
+        pids.append(zygote.bear(str(index), tmp_path / "log", *words)["pid"])
 
     zygote.popen.terminate()
 
