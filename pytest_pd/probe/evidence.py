@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +135,19 @@ class Delta:
         return len(re.findall(pattern, self.new_log(service)))
 
 
-def take_snapshot(endpoints: Sequence[Endpoint], logs: Mapping[str, Path]) -> Snapshot:
+def take_snapshot(
+    endpoints: Sequence[Endpoint],
+    logs: Mapping[str, Path],
+    *,
+    timeout_s: float = SCRAPE_TIMEOUT_S,
+) -> Snapshot:
     """Scrape every endpoint's page, side by side, and note the length of each log."""
     begun_s = time.monotonic()
     urls = {e.service: e.metrics_url for e in endpoints if e.metrics_url}
     sizes = {name: _size(path) for name, path in logs.items()}
     with ThreadPoolExecutor(min(16, len(urls)) or 1) as pool:
-        answers = dict(zip(urls, pool.map(_scrape, urls.values()), strict=True))
+        scrape = partial(_scrape, timeout_s=timeout_s)
+        answers = dict(zip(urls, pool.map(scrape, urls.values()), strict=True))
     texts = {name: text for name, (text, _) in answers.items() if text is not None}
     return Snapshot(
         begun_s,
@@ -171,9 +178,18 @@ def foreign_requests(
     return round(sum(counted)) - own if counted else None
 
 
-def _scrape(url: str) -> tuple[str | None, str]:
+def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
+    """Write every page as it came, one file per service; failures beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in snapshot.texts.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    for name, why in snapshot.failed.items():
+        (folder / f"{name}.failed").write_text(why + "\n", encoding="utf-8")
+
+
+def _scrape(url: str, *, timeout_s: float) -> tuple[str | None, str]:
     try:
-        answer = request(url, timeout_s=SCRAPE_TIMEOUT_S)
+        answer = request(url, timeout_s=timeout_s)
     except InfrastructureLost as error:
         return None, error.fact
     return (answer.text, "") if answer.ok else (None, f"{url}: HTTP {answer.status}")

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
+from pytest_pd.probe.evidence import write_snapshot
 from pytest_pd.provision import kv_store
 from pytest_pd.provision.base import Allocation, Backend, RunContext
 from pytest_pd.provision.bringup import Progress, bring_up, first_token
@@ -29,6 +31,7 @@ __all__ = ["Deployment", "MakePlan", "Progress", "deploy", "silent"]
 
 MakePlan = Callable[[SiteFacts], DeploymentPlan]
 REPLANS = 10
+PAGE_TIMEOUT_S = 2.0
 
 
 def silent(line: str, /) -> None:
@@ -79,7 +82,7 @@ def deploy(
         first_token(plan, context, running, timings, progress)
         timings["total"] = time.monotonic() - begun_s
         run.write_manifest(url=plan.url, ready_s=time.time(), timings=timings)
-        yield Deployment(
+        deployment = Deployment(
             plan,
             context.run_id,
             context.run_dir,
@@ -87,11 +90,19 @@ def deploy(
             timings,
             lease=lease,
         )
+        save_metrics(run, deployment, "ready")
+        push(stack, partial(save_metrics, run, deployment, "end"))
+        yield deployment
         if keep_s is not None:
             lease.keep(keep_s)
             allocation.keep()
             running.kept = True
             run.write_manifest(kept_until_s=time.time() + keep_s)
+
+
+def save_metrics(run: RunDir, deployment: Deployment, when: str) -> None:
+    """Keep what every service says of itself; one that is gone says nothing."""
+    write_snapshot(deployment.evidence(timeout_s=PAGE_TIMEOUT_S), run.metrics(when))
 
 
 def refuse_assumed(plan: DeploymentPlan, cluster: ClusterSpec) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_pd.errors import ProcessDied
 from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
-from pytest_pd.probe.evidence import Snapshot, take_snapshot
+from pytest_pd.probe.evidence import SCRAPE_TIMEOUT_S, Snapshot, take_snapshot
 from pytest_pd.probe.logs import LogError, first_error, tail
 from pytest_pd.provision.base import Process
 from pytest_pd.provision.lease import LeaseHolder
@@ -47,9 +47,9 @@ class Deployment:
         """Return the endpoints of one role, in replica order."""
         return self.plan.of_role(role)
 
-    def evidence(self) -> Snapshot:
+    def evidence(self, *, timeout_s: float = SCRAPE_TIMEOUT_S) -> Snapshot:
         """Scrape every service now and note the length of every log."""
-        return take_snapshot(self.plan.endpoints, self.logs)
+        return take_snapshot(self.plan.endpoints, self.logs, timeout_s=timeout_s)
 
     def check_alive(self) -> None:
         """Return at once if every service runs.

@@ -267,7 +267,8 @@ class Launcher:
 
     def ended(self, code: int, reason: str) -> None:
         record = {"exit_code": code, "reason": reason, "ended_s": time.time()}
-        write_json(self.base + ".ended.json", record)
+        with contextlib.suppress(OSError):  # what is left must be ended all the same
+            write_json(self.base + ".ended.json", record)
 
     def reap(self) -> bool:
         """Collect dead children; False when there is no child at all any more."""
@@ -343,6 +344,13 @@ def exit_code(status: int) -> int:
     return os.WEXITSTATUS(status)
 
 
+def copy(path: str, aside: str) -> None:
+    """Write what a file holds now into another."""
+    with open(path, "rb") as source, open(aside, "wb") as target:
+        for block in iter(lambda: source.read(1 << 20), b""):
+            target.write(block)
+
+
 def cap_log(path: str, cap_bytes: int) -> None:
     """Set a full log aside: the first one stays, of the later ones the last."""
     try:
@@ -351,10 +359,11 @@ def cap_log(path: str, cap_bytes: int) -> None:
     except OSError:
         return
     aside = path + (".last" if os.path.exists(path + ".first") else ".first")
-    with open(path, "rb") as source, open(aside, "wb") as target:
-        for block in iter(lambda: source.read(1 << 20), b""):
-            target.write(block)
-    os.truncate(path, 0)
+    # a full disk loses what would be set aside, and gets the room back all the same
+    with contextlib.suppress(OSError):
+        copy(path, aside)
+    with contextlib.suppress(OSError):
+        os.truncate(path, 0)
 
 
 def main() -> int:

@@ -92,6 +92,10 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def metrics(self, when: str) -> Path:
+        """Return the folder of one snapshot, ``ready`` or ``end``."""
+        return self.path / "metrics" / when
+
     def started(self, service: str) -> Path:
         return self.state / f"{service}.started.json"
 

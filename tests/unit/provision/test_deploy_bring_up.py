@@ -13,6 +13,7 @@ import pytest
 
 from pytest_pd.errors import ProcessDied, ProvisionError, ReadyTimeout, SpecError
 from pytest_pd.plan.model import Role
+from pytest_pd.probe.completion import one_token
 from pytest_pd.provision import bringup as module
 from pytest_pd.provision.bringup import poll_s
 from pytest_pd.provision.deploy import deploy
@@ -215,6 +216,24 @@ def test_a_failure_in_teardown_alone_is_an_error(up):
     refused = pytest.raises(ProvisionError, match="cannot be given back")
     with refused, up(backend=Refusing()):
         pass
+
+
+def test_pages_are_kept_from_the_begin_and_the_end(up):
+    with up() as deployment:
+        run = RunDir(deployment.run_dir)
+        one_token(deployment.url, "toy", salt="x")
+
+    pages = [run.metrics(when) / "router.txt" for when in ("ready", "end")]
+    assert [page.read_text().split()[-1] for page in pages] == ["1", "2"]
+
+
+def test_a_service_that_is_gone_in_the_end_leaves_why(up):
+    with up() as deployment:
+        process, run = deployment.processes["decode-0"], RunDir(deployment.run_dir)
+        process.kill(9)
+        wait_until(lambda: process.exit_code() is not None, "the exit code")
+
+    assert "refused" in (run.metrics("end") / "decode-0.failed").read_text()
 
 
 def test_the_folder_can_be_used_again(up):

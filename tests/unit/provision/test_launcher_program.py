@@ -242,6 +242,16 @@ def test_a_log_below_its_cap_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.log"]
 
 
+def test_a_log_that_cannot_be_set_aside_gets_its_room_back(tmp_path):
+    (tmp_path / "x.log").write_text("0" * 100)
+    (tmp_path / "x.log.first").mkdir()
+    (tmp_path / "x.log.last").mkdir()
+
+    launcher.cap_log(str(tmp_path / "x.log"), 50)
+
+    assert (tmp_path / "x.log").read_text() == ""
+
+
 def test_a_writer_goes_on_in_a_log_that_was_set_aside(tmp_path):
     code = (
         "import time\n"
