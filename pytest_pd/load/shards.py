@@ -96,6 +96,7 @@ class RunningShard:
     offset_ns: int = 0
     uncertainty_ns: int = 0
     errors: bytes = b""
+    drain: threading.Thread | None = None
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -141,6 +142,8 @@ class RunningShard:
     def _died(self) -> ProcessDied:
         self.process.kill()
         code = self.process.wait(10)
+        if self.drain is not None:
+            self.drain.join(5)  # its last words
         last = self.errors.decode("utf-8", "replace").strip().splitlines()[-3:]
         return ProcessDied(
             f"Load shard {self.number} ended with code {code}. {' | '.join(last)}",
@@ -159,23 +162,24 @@ def started(prefixes: Sequence[Sequence[str]]) -> Iterator[list[RunningShard]]:
     command = [sys.executable, "-m", "pytest_pd.load.shard_process"]
     remote = ["python3", *command[1:]]
     running: list[RunningShard] = []
-    drains: list[threading.Thread] = []
     pipe = subprocess.PIPE
     try:
         for number, prefix in enumerate(prefixes):
             words = [*prefix, *remote] if prefix else command
             process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
-            running.append(RunningShard(process, number))
-            drains.append(threading.Thread(target=_drain, args=(running[-1],)))
-            drains[-1].start()
+            shard = RunningShard(process, number)
+            shard.drain = threading.Thread(target=_drain, args=(shard,))
+            shard.drain.start()
+            running.append(shard)
         for shard in running:
             shard.compare_clocks(boot_id())
         yield running
     finally:
         for shard in running:
             _stop(shard.process)
-        for drain in drains:
-            drain.join(10)
+        for shard in running:
+            if shard.drain is not None:
+                shard.drain.join(10)
 
 
 def _drain(shard: RunningShard) -> None:

@@ -1,0 +1,161 @@
+"""Results of aiperf, vllm bench and guidellm, recorded from their real runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from pytest_pd.errors import EngineMissing, MeasurementError, SpecError
+from pytest_pd.load.external import DRIVERS, run_external
+from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
+from pytest_pd.load.point import Arrivals, LoadPoint
+from pytest_pd.load.prompts import Lengths
+from pytest_pd.load.target import Target
+from pytest_pd.measure.latency import latencies, measurements
+
+DATA = Path(__file__).parent / "data"
+FILES = {
+    "vllm": ("vllm-bench-0.32.json", "vllm-bench.json", 8),
+    "aiperf": ("aiperf-0.13.jsonl", "profile_export.jsonl", 3),
+    "guidellm": ("guidellm-0.8.json", "guidellm.json", 3),
+}
+TARGET = Target(url="http://127.0.0.1:8000", model="m")
+POINT = LoadPoint(concurrency=4, requests=8, min_waves=1)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_real_result_becomes_records(name):
+    requests = DRIVERS[name].read(DATA / FILES[name][0])
+
+    result = foreign_result(name, requests, TARGET, POINT)
+
+    assert result.counts() == {"ok": FILES[name][2]}
+    assert result.instrument.engine == name
+    # the server was the truth server: 100 ms, then 19 gaps of 20 ms
+    found = latencies(result)
+    assert 0.1 <= min(found.ttft) < 0.5
+    assert min(found.e2e) == pytest.approx(0.48, abs=0.05)
+    assert set(result.rows()["output_tokens"]) == {20}
+
+
+def test_vllm_figures_agree_with_its_own(tmp_path):
+    path = DATA / FILES["vllm"][0]
+    own = json.loads(path.read_text())
+
+    found = latencies(foreign_result("vllm", DRIVERS["vllm"].read(path), TARGET, POINT))
+
+    assert found.ttft.mean() * 1e3 == pytest.approx(own["mean_ttft_ms"], abs=0.001)
+    assert found.itl.mean() * 1e3 == pytest.approx(own["mean_itl_ms"], abs=0.001)
+    assert found.tpot.mean() * 1e3 == pytest.approx(own["mean_tpot_ms"], abs=0.001)
+
+
+def test_tool_without_event_times_gets_no_itl():
+    requests = DRIVERS["guidellm"].read(DATA / FILES["guidellm"][0])
+    result = foreign_result("guidellm", requests, TARGET, POINT)
+
+    metrics = {m.metric for m in measurements(result)}
+
+    assert "itl" not in metrics
+    assert {"ttft", "tpot", "e2e"} <= metrics
+    assert "first and last" in result.instrument.stamp_source
+
+
+def test_failure_of_a_foreign_request_stays_in():
+    good = ForeignRequest(0.0, (0.1, 0.2), 5, 2)
+    bad = ForeignRequest(0.05, (), 5, 0, error="refused")
+
+    result = foreign_result("x", [good, bad], TARGET, POINT)
+
+    assert result.counts() == {"ok": 1, "disconnect": 1}
+    assert result.errors == {1: "refused"}
+    assert result.instrument.most_in_flight == 2
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", [None, "{", '{"benchmarks": [{}]}'])
+def test_what_cannot_be_read_is_told(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / FILES[name][1]).write_text(content)
+
+    with pytest.raises(MeasurementError):
+        DRIVERS[name].read(tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tool_is_run_and_read(tmp_path, name):
+    """A program of that name that writes what the real one wrote."""
+    program = tmp_path / name
+    recorded, wanted, count = FILES[name]
+    program.write_text(f'#!/bin/sh\necho "$@"\ncp "{DATA / recorded}" out/{wanted}\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    folder = tmp_path / "out"
+    shutil.copytree(DATA, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        result = run_external(
+            name,
+            TARGET,
+            POINT,
+            Lengths(input_tokens=16, output_tokens=20),
+            tokenizer=Path("tok"),
+            output=folder,
+            executable=str(program),
+        )
+
+    assert result.counts() == {"ok": count}
+    said = (folder / f"{name}.log").read_text()
+    assert "http://127.0.0.1:8000" in said
+    assert "20" in said
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_open_loop_is_asked_for_as_a_rate(name):
+    point = LoadPoint(
+        concurrency=None, arrivals=Arrivals.POISSON, rate_per_s=2.5, requests=9
+    )
+
+    words = DRIVERS[name].command(
+        "tool", TARGET, point, Lengths(), Path("tok"), Path("out")
+    )
+
+    assert any("2.5" in word for word in words)
+
+
+def test_absent_tool_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(EngineMissing, match="not on PATH") as caught:
+        run_external(
+            "aiperf", TARGET, POINT, Lengths(), tokenizer=tmp_path, output=tmp_path
+        )
+
+    assert "pip install aiperf" in str(caught.value)
+
+
+def test_failed_tool_is_an_error_with_its_log(tmp_path):
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\necho no such model; exit 4\n")
+    program.chmod(0o755)
+
+    with pytest.raises(MeasurementError, match="code 4") as caught:
+        run_external(
+            "vllm",
+            TARGET,
+            POINT,
+            Lengths(),
+            tokenizer=tmp_path,
+            output=tmp_path,
+            executable=str(program),
+        )
+
+    assert "no such model" in Path(caught.value.where).read_text()
+
+
+def test_unknown_tool_is_named():
+    with pytest.raises(SpecError, match="'aiprf' is not known"):
+        run_external("aiprf", TARGET, POINT, Lengths(), tokenizer=Path(), output=Path())

@@ -1,0 +1,220 @@
+"""Prompts are seeded, exact in length, and alike only where that is asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.load.mooncake import read_trace, replay_prompts
+from pytest_pd.load.prompts import Lengths, PromptSource
+from pytest_pd.load.tokenizer import (
+    EngineTokenizer,
+    HuggingFace,
+    TokenIds,
+    find_tokenizer,
+    single_token_words,
+)
+from pytest_pd.load.workload import conversations
+
+TINY = Path(__file__).parents[3] / "fixtures/models/tiny"
+
+
+@pytest.fixture
+def source():
+    return PromptSource(find_tokenizer(TINY), "salt")
+
+
+@pytest.mark.parametrize("tokens", [8, 48, 700])
+def test_prompts_have_exactly_the_tokens_asked_for(source, tokens):
+    for prompt in source.take(20, Lengths(input_tokens=tokens)):
+        assert prompt.input_tokens == tokens
+        assert source.tokenizer.count(prompt.text) == tokens
+
+
+def test_tiny_model_agrees_with_the_tokenizers_library(source):
+    pytest.importorskip("tokenizers", reason="pip install tokenizers")
+    library = HuggingFace.read(TINY / "tokenizer.json")
+
+    for prompt in source.take(10, Lengths(input_tokens=40)):
+        assert library.count(prompt.text) == 40
+
+
+def test_recall_prompts_begin_with_a_comma(source):
+    assert all(p.text.startswith(", ") for p in source.take(3, Lengths()))
+
+
+def test_no_two_prompts_begin_alike(source):
+    """Not within a call, not between calls: a prefix cache finds nothing."""
+    lengths = Lengths(input_tokens=16)
+    prompts = source.take(600, lengths) + source.take(600, lengths)
+
+    beginnings = {tuple(p.text.split()[:3]) for p in prompts}
+
+    assert len(beginnings) == 1200
+
+
+def test_the_same_salt_makes_the_same_prompts_and_another_others():
+    tokenizer = find_tokenizer(TINY)
+    lengths = Lengths(input_tokens=16)
+    one, same, other = (
+        PromptSource(tokenizer, salt).take(50, lengths) for salt in ("a", "a", "b")
+    )
+
+    assert one == same
+    assert not {p.text for p in one} & {p.text for p in other}
+
+
+def test_shared_tokens_are_shared_within_a_group_and_only_those(source):
+    lengths = Lengths(input_tokens=32, shared_tokens=16, groups=2)
+
+    prompts = [p.text.split() for p in source.take(6, lengths)]
+
+    words = 16 - 1  # the beginning-of-text token is no word
+    assert prompts[0][:words] == prompts[2][:words] == prompts[4][:words]
+    assert prompts[0][:words] != prompts[1][:words]
+    assert len({tuple(p[words : words + 3]) for p in prompts}) == 6
+
+
+def test_length_ratio_spreads_lengths_up_to_the_whole(source):
+    lengths = Lengths(input_tokens=100, output_tokens=50, ratio=0.5)
+
+    prompts = source.take(200, lengths)
+
+    sizes = [p.input_tokens for p in prompts]
+    assert min(sizes) >= 50
+    assert max(sizes) <= 100
+    assert len(set(sizes)) > 20
+    assert all(source.tokenizer.count(p.text) == p.input_tokens for p in prompts)
+
+
+def test_prompts_too_short_to_differ_are_refused(source):
+    with pytest.raises(SpecError, match="no room to differ"):
+        source.take(5, Lengths(input_tokens=3))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ratio": 0.0},
+        {"input_tokens": 0},
+        {"input_tokens": 10, "shared_tokens": 10},
+        {"input_tokens": 10, "ratio": 0.5, "shared_tokens": 6},
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(fields):
+    with pytest.raises(SpecError):
+        Lengths(**fields)
+
+
+def test_token_id_prompts_need_no_tokenizer():
+    source = PromptSource(TokenIds(first=100, last=200), "x")
+
+    prompts = source.take(10, Lengths(input_tokens=12))
+
+    assert all(len(p.token_ids) == p.input_tokens == 12 for p in prompts)
+    assert all(100 <= k < 200 for p in prompts for k in p.token_ids)
+    assert len({p.token_ids[:3] for p in prompts}) == 10
+
+
+def test_engine_is_asked_where_there_are_no_files(monkeypatch):
+    """An engine whose tokenizer makes one token of each word, and adds two."""
+    asked = []
+
+    def post(url, **options):
+        asked.append(options["json"]["prompt"])
+        count = len(options["json"]["prompt"].split()) + 2
+        return httpx.Response(
+            200, json={"count": count}, request=httpx.Request("POST", url)
+        )
+
+    monkeypatch.setattr(httpx, "post", post)
+
+    tokenizer = find_tokenizer(url="http://engine", model="m")
+
+    assert isinstance(tokenizer, EngineTokenizer)
+    assert tokenizer.count("a b c") == 5
+    assert len(tokenizer.words) > 100
+    assert len(asked) < 6, "words are asked for together"
+
+
+def test_words_of_several_tokens_are_sorted_out():
+    """A tokenizer that cuts every word longer than five letters in two."""
+
+    def count(text):
+        return sum(1 + (len(word) > 5) for word in text.split())
+
+    words = single_token_words(count)
+
+    assert " house" in words
+    assert " children" not in words
+
+
+def test_token_ids_are_the_last_resort(unused_port):
+    found = find_tokenizer(url=f"http://127.0.0.1:{unused_port}", model="m")
+
+    assert found.name == "token ids"
+    with pytest.raises(MeasurementError):
+        found.count("a")
+
+
+def test_absent_model_directory_is_an_error(tmp_path):
+    with pytest.raises(SpecError, match="does not exist"):
+        find_tokenizer(tmp_path / "nowhere")
+
+
+def entry(timestamp, size, blocks):
+    return json.dumps(
+        {
+            "timestamp": timestamp,
+            "input_length": size,
+            "output_length": 7,
+            "hash_ids": blocks,
+        }
+    )
+
+
+def test_trace_replays_times_lengths_and_shared_blocks(source, tmp_path):
+    path = tmp_path / "trace.jsonl"
+    path.write_text(f"{entry(1000, 40, [1, 2])}\n{entry(3000, 30, [1, 9])}\n")
+
+    prompts = replay_prompts(read_trace(path), source, block_tokens=16, speed=2.0)
+
+    assert [p.at_s for p in prompts] == [0.5, 1.5]
+    assert [p.input_tokens for p in prompts] == [40, 30]
+    assert [p.output_tokens for p in prompts] == [7, 7]
+    first, second = (p.text.split() for p in prompts)
+    assert first[:17] == second[:17], "the comma and one block of 16"
+    assert first[17:20] != second[17:20]
+    assert all(source.tokenizer.count(p.text) == p.input_tokens for p in prompts)
+
+
+def test_another_trace_than_named_is_refused(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    path.write_text(entry(0, 5, []))
+
+    with pytest.raises(SpecError, match="SHA-256"):
+        read_trace(path, sha256="0" * 64)
+
+
+def test_wrong_line_of_a_trace_is_named(tmp_path):
+    path = tmp_path / "trace.jsonl"
+    path.write_text(f'{entry(0, 5, [])}\n{{"timestamp": 3}}\n')
+
+    with pytest.raises(SpecError, match="KeyError") as caught:
+        read_trace(path)
+
+    assert caught.value.where == f"{path}:2"
+
+
+def test_conversations_chain_turns_and_leave_warmup_alone(source):
+    prompts = source.take(9, Lengths(input_tokens=12))
+
+    chained = conversations(prompts, turns=4, think_s=0.5, warmup=1)
+
+    assert [p.follows for p in chained] == [None, None, 1, 2, 3, None, 5, 6, 7]
+    assert [p.session for p in chained] == [-1, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert {p.think_s for p in chained if p.follows is not None} == {0.5}

@@ -1,0 +1,372 @@
+"""Every metric of a load run against numbers that can be worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_pd.errors import MeasurementError
+from pytest_pd.load.calibrate import Calibration, Rhythm, Spread
+from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
+from pytest_pd.load.point import Arrivals, LoadPoint
+from pytest_pd.load.target import Target
+from pytest_pd.measure.goodput import Trial, goodput, highest_rate
+from pytest_pd.measure.instrument import calibrated
+from pytest_pd.measure.latency import (
+    itl_s,
+    latencies,
+    measurements,
+    success_share,
+    tpot_s,
+    ttft_s,
+)
+from pytest_pd.measure.percentile import percentile, summary, thinned, with_failures
+from pytest_pd.measure.trial import measure_point
+from pytest_pd.measure.window import steady_window
+from pytest_pd.spec.slo import SloSpec
+
+
+def result_of(*requests, concurrency=1, **point):
+    """A run whose times are given; start in seconds, events after the start."""
+    offered = LoadPoint(concurrency=concurrency, **{"min_waves": 1, **point})
+    target = Target(url="http://127.0.0.1:1", model="m")
+    # a clock never stands at 0, which means "not sent" in a record
+    moved = [replace(r, start_s=r.start_s + 100) for r in requests]
+    return foreign_result("given", moved, target, offered)
+
+
+def request(start=1.0, events=(0.5, 0.6, 0.9), tokens=None, **fields):
+    return ForeignRequest(start, tuple(events), 10, tokens or len(events), **fields)
+
+
+def test_latencies_of_one_request():
+    (trace,) = result_of(request()).traces()
+
+    assert ttft_s(trace) == pytest.approx(0.5)
+    assert itl_s(trace).tolist() == pytest.approx([0.1, 0.3])
+    assert tpot_s(trace) == pytest.approx(0.2)
+
+
+def test_tpot_divides_by_tokens_not_by_events():
+    (trace,) = result_of(request(tokens=9)).traces()
+
+    assert tpot_s(trace) == pytest.approx(0.4 / 8)
+
+
+def test_one_event_has_no_tpot():
+    (trace,) = result_of(request(events=(0.5,))).traces()
+
+    with pytest.raises(MeasurementError):
+        tpot_s(trace)
+    metrics = {m.metric for m in measurements(result_of(request(events=(0.5,))))}
+    assert "tpot" not in metrics
+    assert "itl" not in metrics
+
+
+def test_open_loop_tells_latency_from_both_moments():
+    result = result_of(
+        request(queue_s=0.2),
+        concurrency=None,
+        arrivals=Arrivals.POISSON,
+        rate_per_s=1.0,
+    )
+
+    found = latencies(result)
+    assert found.ttft[0] == pytest.approx(0.5)
+    assert found.ttft_intended[0] == pytest.approx(0.7)
+    assert found.e2e_intended[0] == pytest.approx(1.1)
+    metrics = {m.metric for m in measurements(result)}
+    assert {"ttft_intended", "e2e_intended", "queue"} <= metrics
+
+
+def test_samples_are_in_the_order_of_ends():
+    late, early = request(1.0, (5.0, 6.0)), request(2.0, (0.1, 0.2))
+
+    assert latencies(result_of(late, early)).ttft.tolist() == pytest.approx([0.1, 5.0])
+
+
+def test_every_sample_is_seconds_and_plain_json():
+    for measurement in measurements(result_of(request(), request(3.0))):
+        assert measurement.unit.startswith("s")
+        assert all(isinstance(s, float) and s >= 0 for s in measurement.samples)
+        json.dumps(dict(measurement.extra))
+
+
+def streams(count=20, concurrency=2):
+    """Two streams back to back, each request 1 s of 10 tokens 0.1 s apart."""
+    events = [0.1 * (k + 1) for k in range(10)]
+    return [request(float(k // concurrency), events) for k in range(count)], concurrency
+
+
+def test_throughput_is_tokens_over_the_steady_window():
+    requests, concurrency = streams()
+
+    named = {
+        m.metric: m
+        for m in measurements(
+            result_of(*requests, concurrency=concurrency),
+            gpus={"all": 4, "decode": 2, "prefill": 0},
+        )
+    }
+
+    found = named["output_token_time"]
+    assert found.extra["window_is_steady"]
+    assert found.extra["tokens_per_s"] == pytest.approx(20, rel=0.02)
+    assert found.extra["tokens_per_s_per_gpu_all"] == pytest.approx(5, rel=0.02)
+    assert found.extra["tokens_per_s_per_gpu_decode"] == pytest.approx(10, rel=0.02)
+    assert "tokens_per_s_per_gpu_prefill" not in found.extra
+    assert np.mean(found.samples) == pytest.approx(1 / 20, rel=0.02)
+
+
+def test_tokens_of_coarse_events_count_fully():
+    """A request of 100 tokens in 10 events weighs 10 tokens an event."""
+    requests, concurrency = streams()
+    coarse = [request(r.start_s, r.event_s, tokens=100) for r in requests]
+
+    named = {
+        m.metric: m for m in measurements(result_of(*coarse, concurrency=concurrency))
+    }
+
+    rate = named["output_token_time"].extra["tokens_per_s"]
+    assert rate == pytest.approx(200, rel=0.02)
+
+
+def test_window_leaves_ramp_up_and_ramp_down_out():
+    requests, concurrency = streams(count=10)
+
+    window = steady_window(result_of(*requests, concurrency=concurrency))
+
+    assert window.is_steady
+    assert window.seconds == pytest.approx(4.0)
+
+
+def test_run_without_full_load_is_not_steady():
+    assert not steady_window(result_of(request(), concurrency=8)).is_steady
+
+
+def test_too_few_requests_for_the_concurrency_are_invalid():
+    requests, _ = streams(count=12)
+
+    few = result_of(*requests, concurrency=4, min_waves=4)
+    enough = result_of(*requests, concurrency=2, min_waves=4)
+
+    assert any("no steady state" in reason for reason in few.reasons)
+    assert not any("no steady state" in reason for reason in enough.reasons)
+
+
+def test_streams_that_never_ran_are_invalid():
+    result = result_of(request(0.0), request(5.0), concurrency=2)
+
+    assert any("only 1 of 2 streams" in reason for reason in result.reasons)
+
+
+def test_success_counts_every_request():
+    bad = ForeignRequest(9.0, (), 5, 0, error="refused")
+
+    assert success_share(result_of(request(), bad, bad, request(3.0))) == 0.5
+
+
+# -- percentiles ------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.floats(0.1, 100))
+def test_percentile_is_a_sample_with_enough_below(values, percent):
+    found = percentile(values, percent)
+
+    assert found in values
+    at_most = sum(v <= found for v in values)
+    assert at_most / len(values) >= percent / 100 - 1e-9
+
+
+def test_percentiles_by_hand():
+    values = [float(k) for k in range(1, 1001)]
+
+    found = summary(values)
+
+    assert (found["p50"], found["p99"], found["p99.9"]) == (500.0, 990.0, 999.0)
+    assert (found["min"], found["max"], found["count"]) == (1.0, 1000.0, 1000)
+
+
+def test_no_samples_have_no_percentile():
+    with pytest.raises(MeasurementError):
+        percentile([], 50)
+
+
+def test_failures_count_as_infinitely_slow():
+    found = with_failures([1.0] * 90, 10)
+
+    assert found == {"p50": 1.0, "p90": 1.0, "p99": None}
+
+
+def test_thinning_keeps_the_extremes_and_the_median():
+    values = np.random.default_rng(1).exponential(size=100_001)
+
+    kept = thinned(values, 1001)
+
+    assert len(kept) == 1001
+    assert (kept[0], kept[-1]) == (values.min(), values.max())
+    assert np.median(kept) == np.median(values)
+
+
+# -- goodput ----------------------------------------------------------------------
+
+
+def test_goodput_counts_requests_that_met_every_limit():
+    fast, slow = request(0.0, (0.1, 0.2)), request(1.0, (0.9, 1.0))
+    bad = ForeignRequest(2.0, (), 5, 0, error="refused")
+
+    found = goodput(result_of(fast, slow, bad), SloSpec(ttft_ms=500))
+
+    assert (found.good, found.sent) == (1, 3)
+    assert found.share == pytest.approx(1 / 3)
+    assert found.misses == {"ttft": 1}
+    assert found.requests_per_s == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("slo", "good"),
+    [
+        ({"ttft_ms": 499}, 0),
+        ({"ttft_ms": 501}, 1),
+        ({"tpot_ms": 199}, 0),
+        ({"tpot_ms": 201}, 1),
+        ({"itl_ms": 299}, 0),
+        ({"itl_ms": 301}, 1),
+        ({"e2e_ms": 899}, 0),
+        ({"e2e_ms": 901}, 1),
+    ],
+)
+def test_each_limit_binds(slo, good):
+    assert goodput(result_of(request()), SloSpec(**slo)).good == good
+
+
+def test_open_loop_goodput_counts_the_wait():
+    """The user came at the intended time, and the client sent too late."""
+    result = result_of(
+        request(queue_s=0.3),
+        concurrency=None,
+        arrivals=Arrivals.POISSON,
+        rate_per_s=1.0,
+    )
+
+    assert goodput(result, SloSpec(ttft_ms=700)).good == 0
+
+
+def test_slo_without_limits_is_refused():
+    with pytest.raises(MeasurementError):
+        goodput(result_of(request()), SloSpec())
+
+
+@pytest.mark.parametrize("limit", [1.5, 7.0, 60.0])
+def test_search_finds_the_highest_good_rate(limit):
+    best, trials = highest_rate(
+        lambda rate: Trial(rate, rate <= limit, 1.0),
+        low_per_s=1.0,
+        high_per_s=100.0,
+        tolerance=0.05,
+        max_trials=20,
+    )
+
+    assert best <= limit <= best * 1.05
+    assert len(trials) < 12
+
+
+def test_search_that_fails_at_once_says_so():
+    best, trials = highest_rate(
+        lambda rate: Trial(rate, False, 0.0), low_per_s=1.0, high_per_s=10.0
+    )
+
+    assert best is None
+    assert len(trials) == 1
+
+
+# -- calibration beside the result ------------------------------------------------
+
+
+def calibration_of(p99_s):
+    spread = Spread(p99_s / 2, p99_s, p99_s)
+    return Calibration(
+        rhythm=Rhythm(1, 0.5, 0.1, 4),
+        ttft=spread,
+        itl=spread,
+        itl_alone=spread,
+        e2e=spread,
+        coalesced_share=0.0,
+        send_width_p99_s=0.0,
+        read_lag_p99_s=0.0,
+        cpu_share=0.1,
+        run_queue_s=0.0,
+        load_average=0.5,
+        stamp_source="kernel",
+        requests=4,
+        events=16,
+        server_late_p99_s=0.0,
+        measured_at_s=0.0,
+    )
+
+
+def test_calibration_is_stored_with_every_measurement():
+    result = calibrated(result_of(request(), request(3.0)), calibration_of(0.001))
+
+    assert result.is_valid
+    for measurement in measurements(result):
+        found = measurement.extra["instrument"]["calibration"]
+        assert found["ttft"]["p99_s"] == 0.001
+
+
+def test_too_coarse_an_instrument_voids_the_run():
+    result = calibrated(result_of(request(), request(3.0)), calibration_of(0.06))
+
+    (itl,) = [r for r in result.reasons if "ITL" in r]
+    assert "10%" in itl
+    (ttft,) = [r for r in result.reasons if "TTFT" in r]
+    assert "60000" in ttft or "6e+04" in ttft
+
+
+def test_run_that_does_not_hold_is_done_once_more():
+    runs, calibrations = [], []
+    answers = [calibration_of(0.2), calibration_of(0.001)]
+
+    def run(prompts):
+        runs.append(prompts)
+        return result_of(request(), request(3.0))
+
+    def calibrate(rhythm, may_be_old):
+        calibrations.append(may_be_old)
+        return answers[len(calibrations) - 1]
+
+    result = measure_point(run, list, calibrate)
+
+    assert result.is_valid
+    assert result.instrument.attempts == 2
+    assert calibrations == [True, False], "the second time it is not from the cache"
+
+
+def test_run_that_never_holds_is_invalid_after_two():
+    result = measure_point(
+        lambda _: result_of(request(), request(3.0)),
+        list,
+        lambda *_: calibration_of(0.2),
+    )
+
+    assert not result.is_valid
+    assert result.instrument.attempts == 2
+
+
+def test_run_without_success_is_not_repeated():
+    bad = ForeignRequest(9.0, (), 5, 0, error="refused")
+    runs = []
+
+    def run(prompts):
+        runs.append(1)
+        return result_of(bad)
+
+    result = measure_point(run, list, lambda *_: calibration_of(0.001))
+
+    assert len(runs) == 1
+    assert "none of 1 requests succeeded" in result.reasons[0]

@@ -1,0 +1,189 @@
+"""``pytest-pd load`` and ``pytest-pd calibrate`` as a person meets them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pytest_pd.cli import main
+from pytest_pd.load.engine import Counters
+from pytest_pd.load.result import LoadResult
+from pytest_pd.load.truth_process import truth_server
+from pytest_pd.terminal.view import LiveView
+
+
+@pytest.fixture(scope="module")
+def url():
+    with truth_server("--ttft-ms", "10", "--itl-ms", "2") as server:
+        yield server.url
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+FAST = ["--output-tokens", "8", "--input-tokens", "16", "--warmup", "1"]
+
+
+def test_sweep_prints_a_table_and_writes_json_and_records(url, tmp_path, capsys):
+    code = main(
+        [
+            "load",
+            url,
+            "--concurrency",
+            "1,2",
+            "--requests",
+            "8",
+            *FAST,
+            "--no-calibrate",
+            "--slo-ttft-ms",
+            "9999",
+            "--json",
+            str(tmp_path / "o.json"),
+            "--save",
+            str(tmp_path / "raw"),
+        ]
+    )
+
+    said = capsys.readouterr().out
+    assert code == 0
+    assert "ttft" in said
+    assert "goodput" in said
+    first, second = json.loads((tmp_path / "o.json").read_text())
+    assert (first["point"], second["point"]) == ("c1", "c2")
+    assert first["run"]["model"] == "truth"
+    assert first["metrics"]["ttft"]["percentiles_s"]["p50"] >= 0.01
+    assert first["goodput"]["share"] == 1.0
+    assert len(LoadResult.load(tmp_path / "raw/c2.npz").rows()) == 8
+
+
+def test_calibration_is_told_beside_the_figures(url, tmp_path, capsys):
+    main(
+        [
+            "load",
+            url,
+            "--requests",
+            "6",
+            *FAST,
+            "--calibrate-seconds",
+            "0.3",
+            "--json",
+            str(tmp_path / "o.json"),
+        ]
+    )
+
+    assert "instrument error" in capsys.readouterr().out
+    (entry,) = json.loads((tmp_path / "o.json").read_text())
+    assert entry["run"]["instrument"]["calibration"]["events"] > 0
+
+
+def test_invalid_run_is_not_green(url, capsys):
+    """Two requests for one stream are no steady state."""
+    code = main(["load", url, "--requests", "2", *FAST, "--no-calibrate"])
+
+    assert code == 1
+    assert "INVALID: 2 requests are fewer than 4 x concurrency" in (
+        capsys.readouterr().out
+    )
+
+
+def test_failed_requests_are_not_green(capsys):
+    words = ["http://127.0.0.1:9", "--model", "m", "--requests", "8"]
+
+    code = main(["load", *words, *FAST])
+
+    assert code == 1
+    assert "FAILED: 8 of 8 requests" in capsys.readouterr().out
+
+
+def test_open_loop_from_the_command_line(url, tmp_path):
+    main(
+        [
+            "load",
+            url,
+            "--rate",
+            "50",
+            "--arrivals",
+            "constant",
+            "--requests",
+            "10",
+            *FAST,
+            "--no-calibrate",
+            "--json",
+            str(tmp_path / "o.json"),
+        ]
+    )
+
+    (entry,) = json.loads((tmp_path / "o.json").read_text())
+    assert entry["point"] == "r50"
+    assert "ttft_intended" in entry["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["http://127.0.0.1:9"], "does not say what it serves"),
+        (["nonsense", "--model", "m"], "not of the form"),
+        (["http://h", "--model", "m", "--header", "X"], "has no value"),
+        (["http://h", "--model", "m", "--api-key-env", "PD_NO_KEY"], "is empty"),
+        (["http://h", "--model", "m", "--workload", "nope"], "'nope' is not known"),
+        (["http://h", "--model", "m", "--model-dir", "/nope"], "does not exist"),
+        (
+            ["http://h", "--model", "m", "--requests", "3", "--duration", "2"],
+            "do not fit together",
+        ),
+    ],
+)
+def test_wrong_call_is_a_sentence_and_code_2(words, message, capsys):
+    assert main(["load", *words]) == 2
+
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_calibrate_prints_one_line_and_json(tmp_path, capsys):
+    path = tmp_path / "c.json"
+
+    code = main(
+        [
+            "calibrate",
+            "--concurrency",
+            "2",
+            "--ttft-ms",
+            "5",
+            "--itl-ms",
+            "2",
+            "--seconds",
+            "0.4",
+            "--json",
+            str(path),
+        ]
+    )
+
+    assert code == 0
+    assert capsys.readouterr().out.startswith("instrument error p50/p99/max us: ttft")
+    assert json.loads(path.read_text())["rhythm"]["concurrency"] == 2
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit):
+        main(["load", "--help"])
+
+    assert "pytest-pd load http://127.0.0.1:8000 --concurrency 16" in (
+        capsys.readouterr().out
+    )
+
+
+def test_live_view_shows_rate_and_flight():
+    sink = io.StringIO()
+    console = Console(file=sink, width=120, force_terminal=True)
+
+    with LiveView("c4", console).running(10) as tick:
+        tick(Counters(in_flight=4, done=6, failed=1))
+
+    assert "4 in flight, 1 failed" in sink.getvalue()
