@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from contextlib import suppress
 
 from pytest_pd.reference.connector import Transfer
 from pytest_pd.reference.metrics import EngineMetrics
 from pytest_pd.reference.request import FinishReason, Request
+
+_KEPT_TRANSFERS = 10_000
 
 
 class Books:
@@ -15,7 +19,7 @@ class Books:
     def __init__(self, metrics: EngineMetrics, *, cache_source: str | None) -> None:
         self.metrics = metrics
         self._cache_source = cache_source
-        self.transfers: list[Transfer] = []
+        self._transfers: deque[Transfer] = deque(maxlen=_KEPT_TRANSFERS)
         metrics.set("engine_sleep_state", 1.0, "awake")
 
     def state(self, *, running: int, waiting: int, loading: int, usage: float) -> None:
@@ -46,12 +50,20 @@ class Books:
         """Count one load; only pulls have metrics of their own."""
         if self._cache_source != "p2p":
             return
-        self.transfers.append(transfer)
+        self._transfers.append(transfer)
         observe = self.metrics.observe
         observe("nixl_xfer_time_seconds", transfer.time_s)
         observe("nixl_post_time_seconds", transfer.post_s)
         observe("nixl_bytes_transferred", transfer.size_bytes)
         observe("nixl_num_descriptors", transfer.descriptors)
+
+    def take_transfers(self) -> list[Transfer]:
+        """Return the pulls since the last call; the newest where they were many."""
+        taken = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._transfers.popleft())
+        return taken
 
     def transfer_failed(self) -> None:
         """Count a load that did not come."""

@@ -26,6 +26,7 @@ from pytest_pd.reference.model import Model
 from pytest_pd.reference.protocol import Context
 from pytest_pd.reference.server import VERSION, Front, Server
 from pytest_pd.reference.settings import Settings, read_settings
+from pytest_pd.reference.stats import EngineStats, log_stats
 from pytest_pd.reference.tokenizer import Tokenizer
 
 _log = logging.getLogger("vllm.entry")
@@ -69,7 +70,9 @@ async def _serve(settings: Settings) -> None:
         await _listen(runner, settings)
         _tell_ready(settings)
         asyncio.get_running_loop().call_later(late_s, _start_all, engines)
+        stats = asyncio.create_task(_log_stats(engines))
         await stop.wait()
+        stats.cancel()
     finally:
         for engine in engines:
             engine.stop()
@@ -88,6 +91,12 @@ async def _strike_start(faults: Faults) -> float:
             case "ready_lie":
                 late_s = float(fault.options["seconds"])
     return late_s
+
+
+async def _log_stats(engines: Sequence[Engine]) -> None:
+    told = [EngineStats(engine.books, engine.options.rank) for engine in engines]
+    seconds = float(os.environ.get("VLLM_LOG_STATS_INTERVAL", "10"))
+    await log_stats(told, interval_s=seconds)
 
 
 def _start_all(engines: Sequence[Engine]) -> None:

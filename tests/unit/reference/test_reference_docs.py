@@ -19,6 +19,6 @@ def test_every_fault_has_its_row(kind: str):
     assert row in PAGE.read_text()
 
 
-@pytest.mark.parametrize("name", (*PULLING, *SHARING))
+@pytest.mark.parametrize("name", [*PULLING, *SHARING])
 def test_every_connector_is_named(name: str):
     assert f"`{name}`" in PAGE.read_text()
