@@ -15,10 +15,9 @@ from pytest_pd.provision.base import Allocation, Finding, RunContext
 from pytest_pd.provision.lease import held
 from pytest_pd.provision.preflight_nodes import node_findings
 from pytest_pd.provision.rundir import RunDir, make_run_id
-from pytest_pd.provision.ssh_allocation import SshAllocation, remote_dir
+from pytest_pd.provision.ssh_allocation import SshAllocation, own_dir, remote_dir
 from pytest_pd.provision.ssh_host import RemoteHost
 from pytest_pd.spec.cluster import ClusterSpec
-from pytest_pd.spec.site_ssh import SshHost
 
 END = """\
 cd {folder} 2>/dev/null || exit 0
@@ -33,7 +32,6 @@ for n in $(seq 300); do
   [ -z "$alive" ] && break
   sleep 0.1
 done
-cd / && rm -rf {folder}
 """
 """Ends a run from outside: its launchers see the last word of the lease."""
 
@@ -66,16 +64,19 @@ class SshBackend:
         assert cluster.ssh is not None
         remote = remote_dir(cluster.ssh, context)
 
-        def end_there(inventory: SshHost) -> None:
+        def end_there(index: int) -> None:
             assert cluster.ssh is not None
-            host = RemoteHost(cluster.ssh, inventory, remote, context.run_dir)
+            own = own_dir(remote, f"node{index}")
+            host = RemoteHost(
+                cluster.ssh, cluster.ssh.hosts[index], own, context.run_dir
+            )
             try:
-                host.checked(END.format(folder=shlex.quote(remote)))
+                host.checked(END.format(folder=shlex.quote(own)))
             finally:
-                host.close(remove=False)
+                host.close(remove=remote)
 
         with ThreadPoolExecutor(cluster.ssh.parallel, "pd-ssh") as pool:
-            for done in [pool.submit(end_there, host) for host in cluster.ssh.hosts]:
+            for done in [pool.submit(end_there, n) for n in range(cluster.nodes)]:
                 done.result()
 
     def preflight(

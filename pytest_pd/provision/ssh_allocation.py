@@ -18,7 +18,7 @@ from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.lease import disown
-from pytest_pd.provision.local import launch_request
+from pytest_pd.provision.local import launch_request, mark_of
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_host import RemoteHost
 from pytest_pd.provision.ssh_process import SshProcess
@@ -50,7 +50,7 @@ class SshAllocation:
             node.name: RemoteHost(
                 self._site,
                 self._site.hosts[int(node.name.removeprefix("node"))],
-                self._remote,
+                own_dir(self._remote, node.name),
                 context.run_dir,
             )
             for node in plan.nodes
@@ -66,6 +66,15 @@ class SshAllocation:
     @property
     def python(self) -> str:
         return self._site.package_python or self._site.python
+
+    @property
+    def mark(self) -> str:
+        """The beginning of the mark that processes of this deployment carry."""
+        return mark_of(self._context)
+
+    def silent(self) -> tuple[str, ...]:
+        """Return the hosts that nothing was heard from for too long."""
+        return tuple(host.name for host in self._hosts.values() if host.lost_s())
 
     def open(self) -> None:
         """Connect to every host at once and bring our programs there.
@@ -87,10 +96,11 @@ class SshAllocation:
         request = {
             "site": self._site.model_dump(mode="json"),
             "hosts": [
-                (int(name.removeprefix("node")), self._remote) for name in self._hosts
+                (int(name.removeprefix("node")), host.remote)
+                for name, host in self._hosts.items()
             ],
             "lease": str(self._context.lease),
-            "period_s": self._context.lease_ttl_s / 10,
+            "ttl_s": self._context.lease_ttl_s,
         }
         relay = subprocess.Popen(
             [sys.executable, "-m", "pytest_pd.provision.ssh_relay"],
@@ -147,14 +157,14 @@ class SshAllocation:
         """
         host = self._hosts[service.node]
         request = launch_request(service, self._context)
-        request["log"] = f"{self._remote}/{service.log}"
-        request["state"] = f"{self._remote}/state"
-        request["lease"] = f"{self._remote}/lease"
+        request["log"] = f"{host.remote}/{service.log}"
+        request["state"] = f"{host.remote}/state"
+        request["lease"] = f"{host.remote}/lease"
         for old in (self._run.started(service.name), self._run.ended(service.name)):
             old.unlink(missing_ok=True)
         host.gone.discard(service.name)
         for path, text in service.files.items():
-            host.write(path, text)
+            host.write(f"{self._remote}/{path}", text)
         command = LAUNCH.format(
             mark=shlex.quote(f"{launcher.MARK}={request['mark']}"),
             python=host.python("launcher.py"),
@@ -176,7 +186,8 @@ class SshAllocation:
             if not self.kept:
                 self._stop_all()
         finally:
-            self._all(lambda host: host.close(remove=not self.kept))
+            remove = None if self.kept else self._remote
+            self._all(lambda host: host.close(remove=remove))
             if self._relay is not None:
                 leave(self._relay) if self.kept else end(self._relay)
 
@@ -195,6 +206,14 @@ def remote_dir(site: SshSite, context: RunContext) -> str:
     """Return the run directory on the hosts: its name has the run id."""
     names = [f"pytest-pd-{context.run_id}", context.run_dir.name]
     return "/".join([site.run_dir.rstrip("/"), *names])
+
+
+def own_dir(remote: str, node: str) -> str:
+    """Return where records, logs and lease of one host lie.
+
+    Hosts may share the file system that the run directory is on.
+    """
+    return f"{remote}/hosts/{node}"
 
 
 def leave(popen: subprocess.Popen[bytes]) -> None:

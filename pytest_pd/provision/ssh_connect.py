@@ -17,7 +17,7 @@ from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.spec.site_ssh import SshHost, SshSite
 
 DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-ATTEMPTS = 3
+NO_KEY = "No authentication methods available"
 
 
 def make_connection(site: SshSite, host: SshHost) -> fabric.Connection:
@@ -52,6 +52,8 @@ def trust_known_keys_only(connection: fabric.Connection, site: SshSite) -> None:
         if path.is_file():
             client.load_host_keys(str(path))
     if isinstance(connection.gateway, fabric.Connection):
+        connection.gateway.connect_kwargs.update(connection.connect_kwargs)
+        connection.gateway.connect_timeout = site.connect_timeout_s
         trust_known_keys_only(connection.gateway, site)
 
 
@@ -90,7 +92,7 @@ def explain(connection: fabric.Connection, error: Exception) -> ProvisionError:
             hint="if the host was installed anew: "
             f"ssh-keygen -R '[{connection.host}]:{connection.port}', then connect once",
         )
-    if isinstance(error, paramiko.AuthenticationException):
+    if isinstance(error, paramiko.AuthenticationException) or NO_KEY in str(error):
         return ProvisionError(
             f"{name} refuses our keys.",
             hint="ssh-add the key, or name it in ssh.identity_files",

@@ -36,7 +36,7 @@ class Answer:
 
 
 class RemoteHost:
-    """A connection to one machine, its run directory there, and a copy of it here.
+    """A connection to one machine, our folder there, and a copy of it here.
 
     A thread reads what `ssh_mirror` sends: logs and records then lie in the local run
     directory as if both machines shared it. A connection that breaks is opened
@@ -133,16 +133,15 @@ class RemoteHost:
         self.checked(f"umask 077; mkdir -p {folder}/state {folder}/logs")
         for program in PROGRAMS:
             source = Path(str(program.__file__))
-            self.write(f"bin/{source.name}", source.read_text())
+            self.write(f"{self.remote}/bin/{source.name}", source.read_text())
         self._heard_s = time.monotonic()
         self._thread = threading.Thread(
             target=self._mirror, name=f"pd-mirror-{self.name}", daemon=True
         )
         self._thread.start()
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file below the run directory there."""
-        path = f"{self.remote}/{name}"
+    def write(self, path: str, text: str) -> None:
+        """Write a file there, with the folders that it needs."""
         folder = shlex.quote(path.rpartition("/")[0])
         self.checked(f"mkdir -p {folder} && cat > {shlex.quote(path)}", text)
 
@@ -196,11 +195,11 @@ class RemoteHost:
             time.sleep(0.02)
         return True
 
-    def close(self, *, remove: bool) -> None:
-        """End the mirror and the connection; `remove` the run directory there."""
+    def close(self, *, remove: str | None) -> None:
+        """End the mirror and the connection; `remove` a folder there before."""
         if remove and self._connection is not None and not self.lost_s():
             with contextlib.suppress(ProvisionError):
-                self.run(f"rm -rf {shlex.quote(self.remote)}")
+                self.run(f"rm -rf {shlex.quote(remove)}")
         self._closing.set()
         with self._lock:
             if self._connection is not None:

@@ -1,7 +1,7 @@
 """Carry a lease to SSH hosts: a helper process beside the keeper of the lease.
 
 ``python -m pytest_pd.provision.ssh_relay`` with one JSON object on standard input
-(``site``, ``hosts`` as (index, folder) pairs, ``lease``, ``period_s``). It says
+(``site``, ``hosts`` as (index, folder) pairs, ``lease``, ``ttl_s``). It says
 ``ready`` when every host has the lease. A process of its own, so that what stops the
 harness for a while (a held GIL, ``--pdb``, Ctrl-Z) stops no service; when the keeper
 gives the lease back it is given back everywhere, and the relay ends.
@@ -24,6 +24,7 @@ from pytest_pd.spec.site_ssh import SshSite
 
 BYE = "bye"
 RETRY_S = 0.5
+LOOK_S = 0.2
 LAST_WORD_S = 5.0
 WRITE = 'while read -r x; do printf "%-20s\\n" "$x" 1<>"$0"; done'
 """Writes in place: a full disk there does not stop what has its block already."""
@@ -41,44 +42,57 @@ class Relay:
     """The lease of one host."""
 
     def __init__(
-        self, site: SshSite, index: int, folder: str, lease: Path, period_s: float
+        self, site: SshSite, index: int, folder: str, lease: Path, ttl_s: float
     ) -> None:
         self.site = site
         self.host = site.hosts[index]
         self.command = shlex.join(["sh", "-c", WRITE, f"{folder}/lease"])
         self.lease = lease
-        self.period_s = period_s
+        self.ttl_s = ttl_s
+        self.read_s = time.monotonic()
         self.ready = threading.Event()
 
     def run(self) -> None:
-        """Send the lease on until it is given back, over new connections if need be."""
-        over_s: float | None = None
-        while over_s is None or time.monotonic() - over_s < LAST_WORD_S:
-            if read(self.lease) == BYE and over_s is None:
-                over_s = time.monotonic()
+        """Send the lease on until it is over, by new connections if need be.
+
+        A lease that cannot be read for its whole time to live is over as well:
+        what runs there ends by itself, and nobody is left to relay for.
+        """
+        self.read_s = time.monotonic()
+        while not self._is_over():
             try:
                 if self._send():
                     return
             except (ProvisionError, paramiko.SSHException, OSError, EOFError):
                 time.sleep(RETRY_S)
 
+    def _is_over(self) -> bool:
+        """Whether there is nothing to send any more, after some seconds for the end."""
+        if read(self.lease) not in ("", BYE):
+            self.read_s = time.monotonic()
+        silent_s = time.monotonic() - self.read_s
+        return silent_s > (LAST_WORD_S if read(self.lease) else self.ttl_s)
+
     def _send(self) -> bool:
-        """Send over one connection; True once the last word is sent."""
+        """Send every change over one connection; True once the last word is sent."""
         connection = open_connection(self.site, self.host)
+        last = ""
         try:
             channel = connection.transport.open_session()
             channel.settimeout(self.site.connect_timeout_s)
             channel.exec_command(self.command)
-            while True:
+            while not self._is_over():
                 text = read(self.lease)
-                if text:
+                if text not in ("", last):
                     channel.sendall(f"{text}\n".encode())
                     self.ready.set()
+                    last = text
                 if text == BYE:
                     channel.shutdown_write()
                     channel.recv_exit_status()
                     return True
-                time.sleep(self.period_s)
+                time.sleep(LOOK_S)
+            return True
         finally:
             connection.close()
 
@@ -88,7 +102,7 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     site = SshSite.model_validate(request["site"])
     relays = [
-        Relay(site, index, folder, Path(request["lease"]), request["period_s"])
+        Relay(site, index, folder, Path(request["lease"]), request["ttl_s"])
         for index, folder in request["hosts"]
     ]
     threads = [threading.Thread(target=relay.run) for relay in relays]
