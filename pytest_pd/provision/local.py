@@ -185,6 +185,7 @@ class LocalAllocation:
                 needs is not in the environment.
         """
         request = launch_request(service, self._context)
+        request["env"].setdefault("PATH", search_path())
         refuse_missing_program(service, request["env"])
         log = self._context.run_dir / service.log
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -319,7 +320,7 @@ def service_env(service: ServicePlan) -> dict[str, str]:
     Raises:
         ProvisionError: a secret is not in the harness's environment.
     """
-    env = {"PATH": search_path(), **service.env}
+    env = dict(service.env)
     for name in service.env_from_host:
         if name not in os.environ:
             raise ProvisionError(
