@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -69,6 +70,18 @@ class _HalfPrecision(Around):
             tensor.copy_(tensor.to(torch.float16))
 
 
+class _Hang(Around):
+    """Never comes back."""
+
+    def refit(self) -> None:
+        threading.Event().wait()
+
+
+def _hang(job: Job, rank: int, parts: Parts) -> None:
+    if rank == job.world - 1:
+        parts.engine = _Hang(parts.engine)
+
+
 def _noop(job: Job, rank: int, parts: Parts) -> None:
     parts.engine = _NoOp(parts.engine)
 
@@ -133,6 +146,7 @@ MUTANTS: dict[str, Callable[[Job, int, Parts], None]] = {
     "drop_message": _drop,
     "dtype_change": _dtype,
     "expert_shift": _expert_shift,
+    "hang": _hang,
     "lost_message": _lose,
     "noop": _noop,
     "stale_tensor": _stale,
