@@ -17,6 +17,10 @@ from pytest_pd.probe.http import in_words, request
 from pytest_pd.probe.logs import read_text
 
 ASK_TIMEOUT_S = 2.0
+ASKING, NO_ANSWER = "asking", "no answer yet"
+PENDING = (ASKING, NO_ANSWER)
+"""What `Asker.ask` returns while a question is open: no answer of the service."""
+
 SHOWN = 300
 Probe = Callable[[], str | None]
 """Returns None when ready, else a few words: why not yet."""
@@ -94,9 +98,9 @@ class Asker:
         future = self._open.get(name)
         if future is None:
             self._open[name] = self._pool.submit(probe)
-            return "asking"
+            return ASKING
         if not future.done():
-            return "no answer yet"
+            return NO_ANSWER
         del self._open[name]
         return future.result()
 

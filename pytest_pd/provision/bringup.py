@@ -10,7 +10,7 @@ from pytest_pd.errors import ReadyTimeout
 from pytest_pd.plan.model import DeploymentPlan, Role
 from pytest_pd.probe.completion import one_token
 from pytest_pd.probe.logs import first_error, tail
-from pytest_pd.probe.ready import Asker, Wait, probe_for
+from pytest_pd.probe.ready import PENDING, Asker, Wait, probe_for
 from pytest_pd.provision.base import Allocation, RunContext
 from pytest_pd.provision.deployment import raise_if_dead
 from pytest_pd.provision.running import Running
@@ -93,7 +93,7 @@ def is_ready(wait: Wait, asker: Asker, now_s: float) -> bool:
     why = asker.ask(wait.service.name, wait.probe)
     if why is None:
         return True
-    if why != "asking":
+    if why not in PENDING:
         wait.why = why
     return False
 
@@ -163,7 +163,7 @@ def first_token(
             )
             if answer is None:
                 break
-            why = answer if answer not in ("asking", "no answer yet") else why
+            why = answer if answer not in PENDING else why
             raise_if_dead(running.processes, "before the first token came")
             if clock() - begun_s > FIRST_TOKEN_BUDGET_S:
                 raise ReadyTimeout(

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pytest_pd.errors import PdError
-from pytest_pd.installer.paths import search_path
 from pytest_pd.installer.paths import find_program
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision import kv_store
