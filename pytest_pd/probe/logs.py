@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pytest_pd.probe.engine_causes import ENGINE_CAUSES
+
 TAIL_LINES = 20
 LINE_SHOWN = 200
 TAIL_BYTES = 64 * 2**10
@@ -130,7 +132,7 @@ def is_error(line: str) -> bool:
 
 def cause_of(line: str) -> str:
     """Return what a line usually means; empty when nobody knows."""
-    for pattern, cause in CAUSES:
+    for pattern, cause in (*ENGINE_CAUSES, *CAUSES):
         if re.search(pattern, line, re.I):
             return cause
     return ""

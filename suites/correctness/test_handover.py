@@ -6,6 +6,7 @@ import pytest
 
 from pytest_pd.plan.expect import handed_over_bytes, handed_over_tokens
 from pytest_pd.plan.model import Role
+from pytest_pd.probe.trouble import named_trouble
 from pytest_pd.reference.prompts import block_edge_lengths
 
 pytestmark = [pytest.mark.correctness, pytest.mark.pd_needs("disaggregated")]
@@ -34,6 +35,9 @@ def test_prefill_computes_the_prompts(ask, watch, questions):
     prefill = seen.window.total(Role.PREFILL, "prompt_tokens")
     assert prefill is not None, "no prefill worker counts prompt tokens"
     assert prefill >= sum(q.tokens for q in questions)
+    tokens = sum(q.tokens for q in questions)
+    troubles = named_trouble(seen.window, sent=len(questions), prompt_tokens=tokens)
+    assert not troubles, "\n".join(troubles)
     assert seen.window.total(Role.PREFILL, "external_tokens") in (None, 0)
 
 

@@ -238,30 +238,6 @@ def test_block_size_is_known_before_the_start(make_topology, engine, hardware, t
     assert VLLM.handover(topology).block_tokens == tokens
 
 
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        (
-            "PackageNotFoundError: No package metadata was found for vllm",
-            "vllm-metadata",
-        ),
-        ("RuntimeError: operator torchvision::nms does not exist", "torchvision-cuda"),
-        (
-            "ValueError: Unsupported connector type: SharedStorageConnector",
-            "connector-renamed",
-        ),
-        ("ModuleNotFoundError: No module named 'rate_limiter'", "module-missing"),
-        ('"POST /v1/chat/completions HTTP/1.1" 404 Not Found', "route-missing"),
-        ("Unable to maintain lease. Check etcd server status", "etcd-lost"),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried", "out-of-gpu-memory"),
-    ],
-)
-def test_known_failures_are_named(line, name):
-    found = [each for pattern, each, _ in vllm_words.CAUSES if re.search(pattern, line)]
-
-    assert found[:1] == [name]
-
-
 def test_images_need_no_program(make_topology):
     topology = make_topology(engine={"kind": "vllm", "image": "vllm/vllm-openai"})
 
