@@ -25,6 +25,7 @@ COMMANDS = {
     "load": ("measure a URL", "pytest_pd.terminal.load"),
     "calibrate": ("measure the instrument itself", "pytest_pd.load.calibrate_command"),
     "engines": ("list, install and check real engines", "pytest_pd.command.engines"),
+    "report": ("write page, summary and tables of runs", "pytest_pd.command.report"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
 }
 """Name to help and module, which has ``configure(parser)`` and ``run(args)``."""

@@ -12,6 +12,7 @@ import pytest
 from pytest_pd.plugin.runner import LEFT_OUT
 from pytest_pd.plugin.selection import topology_of, without_verdict
 from pytest_pd.plugin.verdict import BLOCKED, INVALID, MARKUP, SHORT, verdict_of
+from pytest_pd.report.outcome import TestOutcome, reason_of
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
@@ -28,18 +29,36 @@ class Controller:
         self.session = session
         self.verdicts: dict[str, Counter[str]] = {}
         self.entries = 0
+        self.unkept: list[TestOutcome] = []
+        """Outcomes that are on no disk yet."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = topology_of(report.nodeid)
         if name and (report.when == "call" or not report.passed):
             self.verdicts.setdefault(name, Counter())[verdict_of(report)] += 1
+            self._keep_outcome(name, report)
         entries = getattr(report, "pd_benchmarks", ())
         if entries and self.session.config.pluginmanager.has_plugin("benchmark"):
             from pytest_pd.report.benchmark import append_entries
 
             append_entries(self.session.config, entries, failed=report.failed)
             self.entries += len(entries)
+
+    def _keep_outcome(self, name: str, report: pytest.TestReport) -> None:
+        from pytest_pd.plugin.keeping import keep_outcomes
+
+        self.unkept.append(
+            TestOutcome(
+                nodeid=report.nodeid,
+                topology=name,
+                verdict=verdict_of(report),
+                when=str(report.when),
+                duration_s=report.duration,
+                reason="" if report.passed else reason_of(report.longrepr),
+            )
+        )
+        keep_outcomes(self.session, self.unkept)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:

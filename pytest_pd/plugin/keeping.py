@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_pd.report.outcome import OUTCOMES_FILE, TestOutcome
 from pytest_pd.report.provenance import environment, git_commit, provenance
 from pytest_pd.report.redact import redact, secrets_in
 
@@ -52,6 +53,20 @@ def keep_entries(
             file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def keep_outcomes(session: PdSession, outcomes: list[TestOutcome]) -> None:
+    """Append outcomes to the run's ``results.jsonl`` and empty the list.
+
+    They stay in the list for as long as nothing has made the run's folder.
+    """
+    if not outcomes or not session.run.dir.is_dir():
+        return
+    secrets = secrets_in(os.environ)
+    lines = [redact(json.dumps(o.as_record()), secrets) + "\n" for o in outcomes]
+    with (session.run.dir / OUTCOMES_FILE).open("a", encoding="utf-8") as file:
+        file.writelines(lines)
+    outcomes.clear()
 
 
 def provenance_of(session: PdSession, deployment: Deployment) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""How one test ended, as a line that a killed run leaves behind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OUTCOMES_FILE = "results.jsonl"
+BAD = ("error", "failed", "invalid", "blocked")
+"""Verdicts that are not green, worst first."""
+ORDER = (*BAD, "passed", "skipped")
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """Verdict of one test, with the first line of its reason.
+
+    Attributes:
+        when: Phase of pytest that told: ``setup``, ``call``, ``teardown``.
+        reason: Empty for a test that passed.
+    """
+
+    __test__ = False
+
+    nodeid: str
+    topology: str
+    verdict: str
+    when: str
+    duration_s: float
+    reason: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TestOutcome:
+        """Return what `as_record` gave; absent values are empty."""
+        word = {name: str(record.get(name, "")) for name in WORDS}
+        return cls(**word, duration_s=float(record.get("duration_s") or 0.0))
+
+
+WORDS = ("nodeid", "topology", "verdict", "when", "reason")
+
+
+def reason_of(longrepr: object) -> str:
+    """Return the first line that says why, from any form of pytest's ``longrepr``."""
+    if not longrepr:
+        return ""
+    if isinstance(longrepr, tuple):
+        return str(longrepr[-1]).removeprefix("Skipped: ").strip()
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None:
+        return first_line(str(crash.message))
+    lines = str(longrepr).splitlines()
+    told = [line[1:] for line in lines if line.startswith("E  ")]
+    return first_line("\n".join(told or lines))
+
+
+def first_line(text: str) -> str:
+    """Return the first line that is not blank."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def settled(outcomes: Iterable[TestOutcome]) -> list[TestOutcome]:
+    """Return one outcome for each test: the worst of its phases, in first order."""
+    found: dict[str, TestOutcome] = {}
+    for outcome in outcomes:
+        known = found.get(outcome.nodeid)
+        if known is None or rank(outcome.verdict) < rank(known.verdict):
+            found[outcome.nodeid] = outcome
+    return list(found.values())
+
+
+def rank(verdict: str) -> int:
+    """Return how bad a verdict is; 0 is worst, unknown words count as worst."""
+    return ORDER.index(verdict) if verdict in ORDER else 0

@@ -1,0 +1,259 @@
+"""Read a run directory, finished or killed, into plain data. I/O at the edge."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pytest_pd.errors import MeasurementError
+from pytest_pd.measure.percentile import summary
+from pytest_pd.report.outcome import BAD, OUTCOMES_FILE, TestOutcome, rank, settled
+from pytest_pd.report.redact import redact, secrets_in
+
+ENTRIES_FILE = "entries.jsonl"
+VERDICT_FILE = "verdict.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One metric of one test, with its samples.
+
+    Attributes:
+        fullname: ``pd::<suite>::<test>[<params>]::<metric>``.
+        samples: Shape (n,), n >= 1, in `unit`; bigger is worse.
+        outcome: Of the test that recorded it.
+        info: What was stored beside the samples.
+    """
+
+    fullname: str
+    metric: str
+    samples: tuple[float, ...] = field(repr=False)
+    outcome: str = "passed"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def unit(self) -> str:
+        return str(self.info.get("unit", "s"))
+
+    @property
+    def topology(self) -> str:
+        return str(self.info.get("topology", self.params.get("topology", "")))
+
+    @property
+    def mode(self) -> str:
+        return str(self.info.get("mode", "real"))
+
+    @property
+    def test(self) -> str:
+        return str(self.params.get("test", self.fullname.split("[")[0]))
+
+    @property
+    def point(self) -> str:
+        """Workload and label, ``local_sweep:c4``; empty for other tests."""
+        return str(self.params.get("point", ""))
+
+    @property
+    def workload(self) -> str:
+        return self.point.partition(":")[0]
+
+    @property
+    def load(self) -> Mapping[str, Any]:
+        found = self.info.get("load")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def concurrency(self) -> float | None:
+        """Streams of a closed loop; None for an open one."""
+        found = self.load.get("concurrency")
+        is_closed = self.load.get("arrivals", "closed") == "closed"
+        return float(found) if found and is_closed else None
+
+    @property
+    def is_valid(self) -> bool:
+        """True when the test passed and the instrument vouches for the figure."""
+        return self.outcome == "passed" and bool(self.info.get("valid", True))
+
+    def statistics(self) -> dict[str, float]:
+        """Return count, mean, extremes and percentiles, in `unit`."""
+        kept = self.info.get("percentiles_s")
+        found = kept if isinstance(kept, Mapping) else summary(self.samples)
+        return {k: float(v) for k, v in found.items() if isinstance(v, int | float)}
+
+
+@dataclass(frozen=True, slots=True)
+class TopologyRecord:
+    """What one topology left in its folder."""
+
+    name: str
+    folder: Path
+    plan: Mapping[str, Any] = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
+    environment: Mapping[str, Any] = field(repr=False)
+    entries: tuple[Entry, ...] = field(repr=False)
+    logs: tuple[Path, ...]
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return bool(self.plan.get("rehearsal"))
+
+    @property
+    def identity(self) -> str:
+        return str(self.plan.get("identity", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run.
+
+    Attributes:
+        verdict: Content of ``verdict.json``; empty when the run was killed.
+        outcomes: One per test.
+    """
+
+    path: Path
+    run_id: str
+    verdict: Mapping[str, Any] = field(repr=False)
+    outcomes: tuple[TestOutcome, ...] = field(repr=False)
+    topologies: tuple[TopologyRecord, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(
+            entry for topology in self.topologies for entry in topology.entries
+        )
+
+    @property
+    def is_finished(self) -> bool:
+        return bool(self.verdict)
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return any(topology.is_rehearsal for topology in self.topologies)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tests ended how, worst first."""
+        found: dict[str, int] = {}
+        for name in self.told():
+            for verdict, number in self.told()[name].items():
+                found[verdict] = found.get(verdict, 0) + int(number)
+        return dict(sorted(found.items(), key=lambda item: rank(item[0])))
+
+    def told(self) -> Mapping[str, Mapping[str, int]]:
+        """Return topology to verdict to number of tests."""
+        if self.verdict:
+            told: Mapping[str, Mapping[str, int]] = self.verdict.get("topologies", {})
+            return told
+        found: dict[str, dict[str, int]] = {}
+        for outcome in self.outcomes:
+            counts = found.setdefault(outcome.topology, {})
+            counts[outcome.verdict] = counts.get(outcome.verdict, 0) + 1
+        return found
+
+    @property
+    def word(self) -> str:
+        """The verdict of the run in one word; green only as ``passed``."""
+        counts = self.counts()
+        for verdict in BAD:
+            if counts.get(verdict):
+                return "invalid" if verdict == "invalid" else "failed"
+        if not self.is_finished:
+            return "unfinished"
+        if self.verdict.get("without_verdict") or not counts.get("passed"):
+            return "no verdict"
+        return "passed" if not self.verdict.get("exit_status") else "failed"
+
+
+def read_run(path: Path) -> RunRecord:
+    """Return what a run directory, or the folder of one topology in it, holds.
+
+    Secrets of this process's environment are masked in everything that is read.
+    The torn last line of a killed run is left out.
+
+    Raises:
+        MeasurementError: there is no run in `path`.
+    """
+    clean = partial(redact, secrets=secrets_in(os.environ))
+    is_one = (path / "plan.json").is_file()
+    root = path.resolve().parent if is_one else path
+    folders = [path] if is_one else topology_folders(path)
+    if not folders and not (root / VERDICT_FILE).is_file():
+        raise MeasurementError(
+            f"{str(path)!r} holds no run.",
+            hint="name a folder that pytest-pd made, for example runs/<utc>-<run id>",
+        )
+    topologies = tuple(_topology(folder, clean) for folder in folders)
+    verdict = _object(root / VERDICT_FILE, clean)
+    lines = _lines(root / OUTCOMES_FILE, clean)
+    outcomes = settled(TestOutcome.from_record(line) for line in lines)
+    known = [str(t.manifest.get("run_id", "")) for t in topologies]
+    name = str(verdict.get("run_id") or next(filter(None, known), root.name))
+    return RunRecord(path, name, verdict, tuple(outcomes), topologies)
+
+
+def topology_folders(run: Path) -> list[Path]:
+    """Return the folders of the topologies of a run, by name."""
+    marks = ("plan.json", "manifest.json", ENTRIES_FILE)
+    return sorted({p.parent for mark in marks for p in run.glob(f"*/{mark}")})
+
+
+def _topology(folder: Path, clean: Any) -> TopologyRecord:
+    return TopologyRecord(
+        name=folder.name,
+        folder=folder,
+        plan=_object(folder / "plan.json", clean),
+        manifest=_object(folder / "manifest.json", clean),
+        environment=_object(folder / "environment.json", clean),
+        entries=tuple(_entries(_lines(folder / ENTRIES_FILE, clean))),
+        logs=tuple(sorted((folder / "logs").glob("*.log"))),
+    )
+
+
+def _entries(records: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    # a test that ran again replaces what it recorded before
+    found = {str(r["fullname"]): _entry(r) for r in records if r.get("data")}
+    return list(found.values())
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    params = record.get("params") or {}
+    return Entry(
+        fullname=str(record["fullname"]),
+        metric=str(record.get("group") or params.get("metric", "")),
+        samples=tuple(float(sample) for sample in record["data"]),
+        outcome=str(record.get("outcome", "passed")),
+        params=params,
+        info=record.get("extra_info") or {},
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _object(path: Path, clean: Any) -> dict[str, Any]:
+    return next(iter(_parsed([clean(_text(path))])), {})
+
+
+def _lines(path: Path, clean: Any) -> list[dict[str, Any]]:
+    return _parsed(clean(_text(path)).splitlines())
+
+
+def _parsed(texts: Sequence[str]) -> list[dict[str, Any]]:
+    found = []
+    for text in texts:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
