@@ -7,6 +7,9 @@ from pytest_pd.probe.promptbook import PromptBook
 from pytest_pd.provision.compose import engine_of
 from pytest_pd.spec.topology import TopologySpec
 
+EVEN_POLICIES = ("", "round_robin", "random", "consistent_hash", "power_of_two")
+"""Router policies that give requests of many sessions to all workers alike."""
+
 SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
 """Router policies that keep a session on its worker."""
 
@@ -29,6 +32,9 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
         "pull": expected.transfer == "pull",
         "several_workers": max(len(prefill), len(decode)) > 1,
         "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
+        "even_policy": spec.router is not None
+        and (spec.router.policy or "") in EVEN_POLICIES,
+        "gpus": plan.gpus > 0 and not plan.rehearsal,
         "session_affinity": spec.router is not None
         and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),

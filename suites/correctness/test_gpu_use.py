@@ -1,0 +1,34 @@
+"""The GPUs of both phases work while requests run, as their driver says."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_pd.errors import EngineMissing
+from pytest_pd.plan.model import Role
+
+pytestmark = [
+    pytest.mark.correctness,
+    pytest.mark.pd_needs("disaggregated", "gpus"),
+]
+
+REQUESTS = 16
+
+
+def test_gpus_of_both_phases_work(ask, prompts, deployment):
+    from pytest_pd.probe.gpu import sampled
+
+    gpus = {
+        role: [g for s in deployment.plan.services if s.role is role for g in s.gpu_ids]
+        for role in (Role.PREFILL, Role.DECODE)
+    }
+    try:
+        with sampled(sorted({g for ids in gpus.values() for g in ids})) as use:
+            for index in range(REQUESTS):
+                assert ask(prompts.make(index, tokens=700).text, max_tokens=64).ok
+    except EngineMissing as error:
+        pytest.skip(f"the GPUs are not this machine's, or not seen: {error.fact}")
+
+    for role, ids in gpus.items():
+        idle = [gpu for gpu in ids if not use.peak(gpu)]
+        assert not idle, f"{role}: GPU {idle} did nothing while {REQUESTS} requests ran"
