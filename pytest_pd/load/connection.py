@@ -92,6 +92,26 @@ class Connection:
         server_hostname: Name that the certificate must carry.
     """
 
+    __slots__ = (
+        "_out",
+        "_peer",
+        "_tls",
+        "connect_ns",
+        "exchange",
+        "fd",
+        "has_kernel_stamps",
+        "interest",
+        "is_connected",
+        "is_plain",
+        "is_ready",
+        "is_streaming",
+        "opened_ns",
+        "receive",
+        "recvmsg",
+        "requests",
+        "sock",
+    )
+
     def __init__(
         self,
         address: tuple[int, int, int, tuple[str, int]],

@@ -4,18 +4,17 @@ between a byte's arrival and its stamp."""
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pytest_pd.errors import InfrastructureLost
 from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
 from pytest_pd.load.connection import Connection, Exchange
 from pytest_pd.load.dispatch import Dispatcher
 from pytest_pd.load.http_message import BadHttp, Framing
+from pytest_pd.load.pool import ConnectionPool
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Outcome
 from pytest_pd.load.stamps import CONTROL_BYTES, READ_BYTES, read_timespec
@@ -26,8 +25,6 @@ TICK_NS = NS // 20
 SPIN_NS = 60_000
 """The timer wakes this early, and the loop spins for the rest: a sleeping process
 needs tens of microseconds to run again."""
-MAX_IDLE_NS = 4 * NS
-"""Common servers close a connection that was idle for 5 s."""
 BACKLOG_LIMIT = 512
 Settle = Callable[[Exchange, Outcome], tuple[Outcome, str]]
 """Takes a finished exchange into the record; returns how it ended, and its text."""
@@ -70,19 +67,16 @@ class KernelEngine:
         self._settle = settle
         self._timeout_ns = int(timeout_s * NS)
         self._writer = RequestWriter(target)
-        self._address = _resolve(target)
-        self._tls = target.tls()
-        self._hostname = target.address.host
         self._poll = select.epoll()
+        self._pool = ConnectionPool(target, self._poll)
         self._timer = AbsoluteTimer()
         self._poll.register(self._timer.fd, select.EPOLLIN)
-        self._by_fd: dict[int, Connection] = {}
-        self._idle: list[tuple[int, Connection]] = []
         self._backlog: deque[tuple[Exchange, Outcome]] = deque()
         self._histories: dict[int, str] = {}
         self._dispatcher: Dispatcher | None = None
         self._next_tick_ns = 0
         self._armed_ns = 0
+        self._is_stirred = True  # something happened that may let a request start
         self.offset = OffsetTracker.start()
         self.counters = Counters()
         self.name = "kernel"
@@ -96,25 +90,12 @@ class KernelEngine:
 
     def open_connections(self, count: int, timeout_s: float = 10.0) -> None:
         """Connect beforehand, so that no request pays for it."""
-        deadline = time.monotonic_ns() + int(timeout_s * NS)
-        missing = count - len(self._idle)
-        waiting = {c.fd: c for c in (self._connect() for _ in range(missing)) if c}
-        while waiting and time.monotonic_ns() < deadline:
-            for fd, _ in self._poll.poll(0.05):
-                if (connection := waiting.get(fd)) is not None:
-                    if self._advance(connection):
-                        self._idle.append((time.monotonic_ns(), connection))
-                    if connection.is_ready or fd not in self._by_fd:
-                        del waiting[fd]
-                elif fd == self._timer.fd:
-                    self._timer.clear()
-        for connection in waiting.values():
-            self._drop(connection)
+        self._pool.open(count, timeout_s=timeout_s)
+        self.counters.connections = self._pool.opened
 
     def close(self) -> None:
         """Close every descriptor."""
-        for connection in list(self._by_fd.values()):
-            self._drop(connection)
+        self._pool.close()
         self._poll.close()
         self._timer.close()
 
@@ -124,13 +105,22 @@ class KernelEngine:
         """Send what `dispatcher` says until nothing is left and all is settled."""
         self._dispatcher = dispatcher
         self._next_tick_ns = self._armed_ns = 0
-        while self._start_due(dispatcher):
-            events = self._poll.poll(self._arm(dispatcher))
+        by_fd, timer_fd, poll = self._pool.by_fd, self._timer.fd, self._poll.poll
+        self._is_stirred = True
+        while True:
+            if self._is_stirred:
+                self._is_stirred = False
+                if not self._start_due(dispatcher):
+                    break
+                self._is_stirred |= self._arm(dispatcher)
+            is_idle = not self._is_stirred and not self._backlog
+            events = poll(-1 if is_idle else 0)
             for fd, mask in events:
-                if fd == self._timer.fd:
+                if fd == timer_fd:
                     self._timer.clear()
                     self._armed_ns = 0
-                elif (connection := self._by_fd.get(fd)) is not None:
+                    self._is_stirred = True
+                elif (connection := by_fd.get(fd)) is not None:
                     if mask == _EPOLLIN and connection.is_streaming:
                         self._read_stream(connection)
                     else:
@@ -153,24 +143,24 @@ class KernelEngine:
             now = time.monotonic_ns()
         return counters.in_flight > 0 or not dispatcher.is_over
 
-    def _arm(self, dispatcher: Dispatcher) -> float:
-        """Set the timer; return the poll time-out: 0 when there is work to do."""
+    def _arm(self, dispatcher: Dispatcher) -> bool:
+        """Set the timer; return True if the next request is too near to sleep."""
         due = dispatcher.due_ns(self.counters.in_flight)
         wake = self._next_tick_ns
         if due is not None and due - SPIN_NS < wake:
             if due - SPIN_NS <= time.monotonic_ns():
-                return 0
+                return True
             wake = due - SPIN_NS
         if wake != self._armed_ns:
             self._timer.set(wake)
             self._armed_ns = wake
-        return 0 if self._backlog else -1
+        return False
 
     def _tick(self, now: int) -> None:
         self._next_tick_ns = now + TICK_NS
         self.offset.refresh()
         late = now - self._timeout_ns
-        for connection in list(self._by_fd.values()):
+        for connection in list(self._pool.by_fd.values()):
             exchange = connection.exchange
             if exchange is not None and exchange.sent_before_ns < late:
                 self._fail(connection, exchange, Outcome.TIMEOUT, "no end in time")
@@ -192,10 +182,11 @@ class KernelEngine:
         self._send(Exchange(index, intended_ns, request))
 
     def _send(self, exchange: Exchange) -> None:
-        connection = self._reusable()
+        connection = self._pool.reusable()
         if connection is None:
             exchange.sent_before_ns = time.monotonic_ns()
-            connection = self._connect()
+            connection = self._pool.connect()
+            self.counters.connections = self._pool.opened
             if connection is None:
                 self._over(exchange, Outcome.CONNECT)
                 return
@@ -207,47 +198,19 @@ class KernelEngine:
         except OSError as error:
             self._broken(connection, exchange, error)
             return
-        self._watch_output(connection)
-
-    def _reusable(self) -> Connection | None:
-        now = time.monotonic_ns()
-        while self._idle:
-            since, connection = self._idle.pop()
-            if self._by_fd.get(connection.fd) is not connection:
-                continue  # the peer closed it meanwhile
-            if now - since < MAX_IDLE_NS:
-                return connection
-            self._drop(connection)
-        return None
-
-    def _connect(self) -> Connection | None:
-        connection = Connection(
-            self._address, tls=self._tls, server_hostname=self._hostname
-        )
-        self.counters.connections += 1
-        try:
-            connection.start()
-        except OSError:
-            connection.close()
-            return None
-        self._by_fd[connection.fd] = connection
-        connection.interest = select.EPOLLIN | select.EPOLLOUT
-        self._poll.register(connection.fd, connection.interest)
-        return connection
+        self._pool.watch(connection)
 
     def _advance(self, connection: Connection) -> bool:
         """Go on connecting; return whether the connection can be used."""
         try:
-            is_done = connection.advance()
+            return self._pool.advance(connection)
         except (OSError, ssl.SSLError) as error:
             exchange = connection.exchange
             if exchange is None:
-                self._drop(connection)
+                self._pool.drop(connection)
             else:
                 self._fail(connection, exchange, Outcome.CONNECT, str(error))
             return False
-        self._watch_output(connection)
-        return is_done
 
     def _serve(self, connection: Connection, mask: int) -> None:
         exchange = connection.exchange
@@ -267,7 +230,7 @@ class KernelEngine:
         except OSError as error:
             self._broken(connection, exchange, error)
             return
-        self._watch_output(connection)
+        self._pool.watch(connection)
 
     def _flush(self, connection: Connection) -> None:
         try:
@@ -278,15 +241,7 @@ class KernelEngine:
             return
         if is_gone and connection.exchange is not None:
             connection.exchange.sent_after_ns = time.monotonic_ns()
-        self._watch_output(connection)
-
-    def _watch_output(self, connection: Connection) -> None:
-        wanted = select.EPOLLIN
-        if connection.has_output or not connection.is_connected:
-            wanted |= select.EPOLLOUT
-        if wanted != connection.interest and connection.fd in self._by_fd:
-            connection.interest = wanted
-            self._poll.modify(connection.fd, wanted)
+        self._pool.watch(connection)
 
     def _read_stream(self, connection: Connection) -> None:
         """The hot path: all that happens to nearly every event of an answer."""
@@ -327,7 +282,7 @@ class KernelEngine:
             return
         except OSError as error:
             if exchange is None:
-                self._drop(connection)
+                self._pool.drop(connection)
             else:
                 self._broken(connection, exchange, error)
             return
@@ -365,15 +320,15 @@ class KernelEngine:
         connection.is_streaming = False
         assert exchange.head is not None
         if exchange.head.keeps_open:
-            self._idle.append((time.monotonic_ns(), connection))
+            self._pool.keep(connection)
         else:
-            self._drop(connection)
+            self._pool.drop(connection)
         self._over(exchange, Outcome.OK)
 
     def _ended(self, connection: Connection, exchange: Exchange | None) -> None:
         """The peer closed, or spoke without being asked."""
         if exchange is None:
-            self._drop(connection)
+            self._pool.drop(connection)
         elif exchange.head is not None and exchange.head.framing is Framing.CLOSE:
             self._complete(connection, exchange, time.monotonic_ns())
         else:
@@ -385,8 +340,8 @@ class KernelEngine:
         """Send once more if an old connection died unheard, else fail."""
         if connection.requests > 1 and not exchange.raw and not exchange.connections:
             self.counters.retries += 1
-            self._drop(connection)
-            self._idle.clear()  # its siblings are as old
+            self._pool.drop(connection)
+            self._pool.distrust()
             self._send(exchange)
             return
         reason = str(error) if error else "connection closed before the answer's end"
@@ -396,12 +351,13 @@ class KernelEngine:
         self, connection: Connection, exchange: Exchange, outcome: Outcome, why: str
     ) -> None:
         exchange.error = why
-        self._drop(connection)
+        self._pool.drop(connection)
         self._over(exchange, outcome)
 
     def _over(self, exchange: Exchange, outcome: Outcome) -> None:
         exchange.end_ns = exchange.end_ns or time.monotonic_ns()
         exchange.request = b""
+        self._is_stirred = True
         self.counters.in_flight -= 1
         self._backlog.append((exchange, outcome))
         dispatcher = self._dispatcher
@@ -426,22 +382,3 @@ class KernelEngine:
                 before = self._histories.pop(prompt.follows, "")
             self._histories[exchange.index] = before + prompt.text + text
         return outcome
-
-    def _drop(self, connection: Connection) -> None:
-        if self._by_fd.get(connection.fd) is connection:
-            del self._by_fd[connection.fd]
-            self._poll.unregister(connection.fd)
-        connection.exchange = None
-        connection.close()
-
-
-def _resolve(target: Target) -> tuple[int, int, int, tuple[str, int]]:
-    address = target.address
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise InfrastructureLost(
-            f"{target.url} cannot be reached: {error}.", hint="check the host name"
-        ) from error
-    family, kind, proto, _, peer = found[0]
-    return family, kind, proto, (str(peer[0]), int(peer[1]))

@@ -58,10 +58,9 @@ def test_03_an_event_is_not_a_token():
         result = run_load(Target(url=server.url), point, prompts)
 
     (trace, *_) = result.traces()
-    assert len(trace.stamp_ns) == 6
+    assert len(trace.stamp_ns) == 6, "gaps are between events"
     assert trace.output_tokens == 30
     span = itl_s(trace).sum()
-    assert span >= 0.099
     # the first event brought one of 30 tokens as far as it said
     assert tpot_s(trace) == pytest.approx(span / 29)
     (ttft, *_) = measurements(result)

@@ -1,0 +1,146 @@
+"""Connections to one target: opened beforehand, used again, dropped in time."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+
+from pytest_pd.errors import InfrastructureLost
+from pytest_pd.load.clock import NS
+from pytest_pd.load.connection import Connection
+from pytest_pd.load.target import Target
+
+MAX_IDLE_NS = 4 * NS
+"""Common servers close a connection that was idle for 5 s."""
+
+
+class ConnectionPool:
+    """The connections of one epoll instance.
+
+    Args:
+        target: Where to.
+        poll: Every connection is registered here.
+
+    Raises:
+        InfrastructureLost: the host name does not resolve.
+    """
+
+    def __init__(self, target: Target, poll: select.epoll) -> None:
+        self._address = resolve(target)
+        self._tls = target.tls()
+        self._hostname = target.address.host
+        self._poll = poll
+        self._idle: list[tuple[int, Connection]] = []
+        self.by_fd: dict[int, Connection] = {}
+        self.opened = 0
+
+    def open(self, count: int, *, timeout_s: float) -> None:
+        """Connect until `count` are idle, or time is up; failures are left out."""
+        deadline = time.monotonic_ns() + int(timeout_s * NS)
+        missing = count - len(self._idle)
+        waiting = {c.fd: c for c in (self.connect() for _ in range(missing)) if c}
+        while waiting and time.monotonic_ns() < deadline:
+            for fd, _ in self._poll.poll(0.05):
+                if (connection := waiting.get(fd)) is None:
+                    continue
+                try:
+                    if self.advance(connection):
+                        self.keep(connection)
+                        del waiting[fd]
+                except (OSError, ssl.SSLError):
+                    self.drop(waiting.pop(fd))
+        for connection in waiting.values():
+            self.drop(connection)
+
+    def connect(self) -> Connection | None:
+        """Begin a connection; None if it is refused at once."""
+        connection = Connection(
+            self._address, tls=self._tls, server_hostname=self._hostname
+        )
+        self.opened += 1
+        try:
+            connection.start()
+        except OSError:
+            connection.close()
+            return None
+        self.by_fd[connection.fd] = connection
+        connection.interest = select.EPOLLIN | select.EPOLLOUT
+        self._poll.register(connection.fd, connection.interest)
+        return connection
+
+    def advance(self, connection: Connection) -> bool:
+        """Go on connecting; return whether the connection can be used.
+
+        Raises:
+            OSError: the connection or its handshake failed.
+        """
+        is_done = connection.advance()
+        self.watch(connection)
+        return is_done
+
+    def reusable(self) -> Connection | None:
+        """Take the connection that was idle for the shortest time, if one is left."""
+        now = time.monotonic_ns()
+        while self._idle:
+            since, connection = self._idle.pop()
+            if self.by_fd.get(connection.fd) is not connection:
+                continue  # the peer closed it meanwhile
+            if now - since < MAX_IDLE_NS:
+                return connection
+            self.drop(connection)
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """Have `connection` ready for another request."""
+        self._idle.append((time.monotonic_ns(), connection))
+
+    def distrust(self) -> None:
+        """Use none of the idle connections again: one as old as they has died."""
+        for _, connection in self._idle:
+            self.drop(connection)
+        self._idle.clear()
+
+    def watch(self, connection: Connection) -> None:
+        """Ask for writability exactly as long as something waits for it."""
+        wanted = select.EPOLLIN
+        if connection.has_output or not connection.is_connected:
+            wanted |= select.EPOLLOUT
+        if wanted != connection.interest and self._holds(connection):
+            connection.interest = wanted
+            self._poll.modify(connection.fd, wanted)
+
+    def drop(self, connection: Connection) -> None:
+        """Close `connection`."""
+        if self._holds(connection):
+            del self.by_fd[connection.fd]
+            self._poll.unregister(connection.fd)
+        connection.exchange = None
+        connection.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in list(self.by_fd.values()):
+            self.drop(connection)
+
+    def _holds(self, connection: Connection) -> bool:
+        # the number of a closed descriptor may by now be another connection's
+        return self.by_fd.get(connection.fd) is connection
+
+
+def resolve(target: Target) -> tuple[int, int, int, tuple[str, int]]:
+    """Return family, type, protocol and address of the target.
+
+    Raises:
+        InfrastructureLost: the host name does not resolve.
+    """
+    address = target.address
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InfrastructureLost(
+            f"{target.url} cannot be reached: {error}.", hint="check the host name"
+        ) from error
+    family, kind, proto, _, peer = found[0]
+    return family, kind, proto, (str(peer[0]), int(peer[1]))
