@@ -10,7 +10,7 @@ from typing import Any
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.topology import TopologySpec
 
-_NOT_CONTENT = {"port", "ports", "path", "executable", "log", "mounts"}
+_NOT_CONTENT = {"port", "ports", "path", "executable", "log", "logs", "mounts"}
 _NOT_DEPLOYMENT = {
     *("name", "description", "level", "budgets"),
     *("workloads", "evals", "slo"),

@@ -134,7 +134,7 @@ def _started(context: Context, seat: Seat, worker: Worker, launch: Launch) -> St
         role=seat.role,
         node=seat.node,
         argv=launch.argv,
-        log=pool.log,
+        log=pool.logs[seat.index] if seat.index < len(pool.logs) else pool.log,
         ready=_ready(context, launch.ready),
         env={key: value for _, env in layers for key, value in env.items()},
         env_from_host=_from_host(worker, launch),
@@ -166,7 +166,7 @@ def _env_layers(
         ("plan", {**launch.env, **_visible_gpus(context, worker)}),
         ("engine.env", worker.topology.engine.env if is_worker else {}),
         (f"{worker.role}.env", worker.pool.env),
-        (f"cluster {cluster.name}", cluster.env),
+        (f"cluster {cluster.name}", {**cluster.fabric_env, **cluster.env}),
         (f"node {node}", _node_env(context, node)),
     )
 

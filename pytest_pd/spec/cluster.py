@@ -64,6 +64,11 @@ class ClusterSpec(Model):
         return self
 
     @property
+    def fabric_env(self) -> dict[str, str]:
+        """Variables that keep engines and collectives on the right interfaces."""
+        return self.fabric.env if self.fabric else {}
+
+    @property
     def node_gpus(self) -> tuple[int, ...]:
         """GPUs of each node, in the order of the plan's nodes."""
         hosts = self.ssh.hosts if self.backend == "ssh" and self.ssh else ()

@@ -98,6 +98,7 @@ class WorkerSpec(Model):
     env: Env = Field(default_factory=dict)
     image: str | None = None
     log: str | None = None
+    logs: tuple[str, ...] = ()
     faults: tuple[dict[str, Any], ...] = ()
 
     @model_validator(mode="after")
@@ -133,6 +134,7 @@ class PoolSpec(Model):
         ports: The same for other purposes, for example ``side_channel``.
         log: Log file below the run directory; besides the usual placeholders
             ``{name}``, ``{replica}`` and ``{index}`` of the process.
+        logs: One log file for each process of the replica, in their order.
     """
 
     replicas: Positive = 1
@@ -168,6 +170,7 @@ class PoolSpec(Model):
     rdma_devices: Count | None = None
     stop_grace_s: float = Field(default=10.0, ge=0)
     log: str = "logs/{name}.log"
+    logs: tuple[str, ...] = ()
     faults: tuple[dict[str, Any], ...] = ()
 
     @model_validator(mode="before")
@@ -222,6 +225,7 @@ class PoolSpec(Model):
             if (value := getattr(own, name)) is not None
         }
         update["args"] = (*self.args, *own.args)
+        update["logs"] = own.logs or self.logs
         update["env"] = {**self.env, **own.env}
         update["ports"] = {**self.ports, **own.ports}
         update["faults"] = (*self.faults, *own.faults)

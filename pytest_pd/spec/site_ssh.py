@@ -55,7 +55,8 @@ class FabricSite(Model):
     """Network interfaces by purpose; each becomes the variables that engines read.
 
     Attributes:
-        control: Interface of HTTP, rendezvous and side channels.
+        control: Interface of HTTP and rendezvous. Which address it has is known on
+            the nodes only: slurm.address or an SSH host's address says so.
         collectives: Interface that NCCL and Gloo open their sockets on.
         rdma_devices: ``UCX_NET_DEVICES`` and ``NCCL_IB_HCA``: ``mlx5_0:1``.
         ucx_tls: Transports that UCX may use; leaving ``tcp`` out makes a KV
@@ -66,3 +67,17 @@ class FabricSite(Model):
     collectives: str | None = None
     rdma_devices: tuple[str, ...] = ()
     ucx_tls: str | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Return what NCCL, Gloo and UCX read; only what is said here."""
+        sockets = self.collectives or self.control
+        devices = ",".join(self.rdma_devices)
+        names = {
+            "NCCL_SOCKET_IFNAME": sockets,
+            "GLOO_SOCKET_IFNAME": sockets,
+            "NCCL_IB_HCA": devices,
+            "UCX_NET_DEVICES": devices,
+            "UCX_TLS": self.ucx_tls,
+        }
+        return {name: value for name, value in names.items() if value}
