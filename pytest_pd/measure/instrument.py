@@ -37,7 +37,8 @@ def too_coarse(
     found = latencies(result)
     pairs = (
         ("TTFT", found.ttft, calibration.ttft),
-        ("ITL", found.itl, calibration.itl),
+        # tokens of one event have no gap that an instrument could get wrong
+        ("ITL", found.itl[found.itl > 0], calibration.itl),
     )
     for name, values, error in pairs:
         if not len(values):

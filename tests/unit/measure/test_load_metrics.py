@@ -303,6 +303,7 @@ def calibration_of(p99_s):
         run_queue_s=0.0,
         load_average=0.5,
         stamp_source="kernel",
+        scheduling="normal",
         requests=4,
         events=16,
         server_late_p99_s=0.0,
@@ -317,6 +318,14 @@ def test_calibration_is_stored_with_every_measurement():
     for measurement in measurements(result):
         found = measurement.extra["instrument"]["calibration"]
         assert found["ttft"]["p99_s"] == 0.001
+
+
+def test_events_of_one_packet_do_not_make_the_instrument_coarse():
+    bundled = request(events=(0.5, 0.5, 0.5, 0.5, 0.6))
+
+    result = calibrated(result_of(bundled), calibration_of(0.001))
+
+    assert result.reasons == ()
 
 
 def test_too_coarse_an_instrument_voids_the_run():

@@ -19,7 +19,7 @@ class FakeNvml:
 
     def nvmlInit(self):
         if not self.driver:
-            raise RuntimeError("Driver Not Loaded")
+            raise RuntimeError("Driver not Loaded")
         self.open += 1
 
     def nvmlShutdown(self):
@@ -64,7 +64,7 @@ def test_missing_driver_is_told():
     nvml = FakeNvml(driver=False)
 
     with (
-        pytest.raises(EngineMissing, match="Driver Not Loaded"),
+        pytest.raises(EngineMissing, match="Driver not Loaded"),
         sampled([0], nvml=nvml),
     ):
         pass
