@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError, PdError
+from pytest_pd.report.page import make_page
 from pytest_pd.report.read import RunRecord, read_run
 from pytest_pd.report.rows import LONG, long_rows, to_csv, wide_rows
 from pytest_pd.report.summary import summary_markdown
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 def files_of(runs: Sequence[RunRecord], out: Path, title: str) -> dict[str, str]:
     """Return file name to content."""
     return {
+        "report.html": make_page(runs, out, title=title),
         "summary.md": summary_markdown(runs),
         "results.csv": to_csv(long_rows(runs), LONG),
         "results_wide.csv": to_csv(wide_rows(runs)),

@@ -1,0 +1,59 @@
+"""Small parts of a page: escaped text, tables, sections. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+class Html(str):
+    """Text that is markup already and must not be escaped again."""
+
+    __slots__ = ()
+
+
+def cell(value: object) -> str:
+    """Return markup as it is, everything else escaped."""
+    return value if isinstance(value, Html) else escape(str(value))
+
+
+def link(target: str, words: str) -> Html:
+    """Return a link; `target` is a relative path."""
+    return Html(f'<a href="{escape(target)}">{escape(words)}</a>')
+
+
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers_from: int = 99,
+) -> str:
+    """Return a table that scrolls inside its own box on a narrow screen.
+
+    Args:
+        numbers_from: First column that holds figures, aligned to the right.
+    """
+
+    def column(index: int) -> str:
+        return ' class="n"' if index >= numbers_from else ""
+
+    top = "".join(
+        f'<th scope="col"{column(i)}>{escape(word)}</th>' for i, word in enumerate(head)
+    )
+    body = []
+    for row in rows:
+        first, *others = row
+        cells = [f'<th scope="row">{cell(first)}</th>']
+        cells += [f"<td{column(i)}>{cell(v)}</td>" for i, v in enumerate(others, 1)]
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def details(summary: str, body: str) -> str:
+    """Return a part that opens on a click or Enter."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
