@@ -87,11 +87,11 @@ def spread(values_ns):
     return {"p50_us": p50 / 1e3, "p99_us": p99 / 1e3, "max_us": top / 1e3}
 
 
-def ours(server, concurrency, requests, shards=1, engine="auto"):
+def ours(server, concurrency, requests, scheduling="auto"):
     load = LoadPoint(concurrency=concurrency, requests=requests, min_waves=1)
     target = Target(url=server.url, model="truth")
     server.take_log()
-    result = run_load(target, load, prompts(requests), shards=shards, engine=engine)
+    result = run_load(target, load, prompts(requests), scheduling=scheduling)
     errors = compare(result, server.take_log(), 0.02)
     return result, errors
 
@@ -128,18 +128,19 @@ def bench_errors(args):
         requests = concurrency * 3
         with truth_server(*TRUE) as server, tempfile.TemporaryDirectory() as folder:
             for _ in range(args.rounds):
-                before = os.getloadavg()[0]
-                result, errors = ours(server, concurrency, requests)
-                report(
-                    "error",
-                    client="pytest-pd",
-                    concurrency=concurrency,
-                    ttft=spread(errors.ttft),
-                    itl=spread(errors.itl),
-                    itl_alone=spread(errors.itl_alone),
-                    coalesced=result.instrument.coalesced_share,
-                    load_before=before,
-                )
+                for scheduling in ("auto", "normal"):
+                    before = os.getloadavg()[0]
+                    result, errors = ours(server, concurrency, requests, scheduling)
+                    report(
+                        "error",
+                        client=f"pytest-pd, {result.instrument.scheduling}",
+                        concurrency=concurrency,
+                        ttft=spread(errors.ttft),
+                        itl=spread(errors.itl),
+                        itl_alone=spread(errors.itl_alone),
+                        coalesced=result.instrument.coalesced_share,
+                        load_before=before,
+                    )
                 for kind in ("aiohttp", "httpx"):
                     before = os.getloadavg()[0]
                     ttft, itl, _ = python_client(

@@ -26,7 +26,7 @@ from pytest_pd.load.truth_process import TruthLog, truth_server
 
 CACHE_S = 3600.0
 """A calibration older than this is of another time of day on the same host."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class Calibration:
         read_lag_p99_s: What a client that stamps in user space would have added.
         cpu_share, run_queue_s, load_average: Of the client and its host.
         stamp_source: ``kernel``, ``user`` or ``mixed``.
+        scheduling: ``fifo`` or ``normal``.
         requests, events: How many were compared.
         server_late_p99_s: How late the truth server sent, by its own stamps; it is
             no part of the error.
@@ -127,6 +128,7 @@ class Calibration:
     run_queue_s: float
     load_average: float
     stamp_source: str
+    scheduling: str
     requests: int
     events: int
     server_late_p99_s: float
@@ -151,6 +153,7 @@ class Calibration:
         return (
             f"instrument error p50/p99/max us: ttft {us(self.ttft)}, "
             f"itl {us(self.itl)}, e2e {us(self.e2e)}; {self.stamp_source} stamps, "
+            f"{self.scheduling} scheduling, "
             f"coalesced {self.coalesced_share:.2%}, cpu {self.cpu_share:.0%}, "
             f"load {self.load_average:.1f}"
         )
@@ -270,6 +273,7 @@ def describe(rhythm: Rhythm, result: LoadResult, log: TruthLog) -> Calibration:
         run_queue_s=instrument.run_queue_s,
         load_average=instrument.load_average,
         stamp_source=instrument.stamp_source,
+        scheduling=instrument.scheduling,
         requests=len(errors.ttft),
         events=len(errors.late),
         server_late_p99_s=Spread.of(errors.late).p99_s,
@@ -290,7 +294,7 @@ def cached(
     make: Callable[[Rhythm], Calibration] = calibrate,
     clock: Callable[[], float] = time.time,
     may_be_old: bool = True,
-    kind: str = "auto-1",
+    kind: str = "auto-1-auto",
 ) -> Calibration:
     """Return the calibration of this host at `rhythm`, measured within the hour.
 

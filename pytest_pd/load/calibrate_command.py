@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=4.0, help="about how long to measure")
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
     add("--shards", type=int, default=1, help="load processes")
+    add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--json", type=Path, metavar="FILE")
 
 
@@ -39,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
         shards=args.shards,
     )
     found = calibrate(
-        rhythm, duration_s=args.seconds, engine=args.engine, shards=args.shards
+        rhythm,
+        duration_s=args.seconds,
+        engine=args.engine,
+        shards=args.shards,
+        scheduling=args.scheduling,
     )
     print(found.line())
     print(

@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_pd.errors import SpecError
+
+SCHEDULING = ("auto", "normal")
+
 
 @dataclass(frozen=True, slots=True)
 class HostSample:
@@ -107,3 +111,34 @@ def quiet_collector() -> Iterator[None]:
         if was_enabled:
             gc.enable()
         gc.unfreeze()
+
+
+@contextmanager
+def prompt_scheduling(policy: str = "auto") -> Iterator[str]:
+    """Run this thread before ordinary ones while in the block; yield how it runs.
+
+    The loop needs a few per cent of a core, but at once: while it waits for one, the
+    kernel merges segments and their stamps with them. ``auto`` takes the lowest
+    real-time priority where the system allows it (root, or CAP_SYS_NICE) and yields
+    ``fifo``; ``normal``, and ``auto`` where it is not allowed, change nothing and
+    yield ``normal``. Processes started meanwhile are ordinary ones.
+
+    Raises:
+        SpecError: no policy is called so.
+    """
+    if policy not in SCHEDULING:
+        raise SpecError.unknown("scheduling", policy, SCHEDULING)
+    if policy == "normal" or not hasattr(os, "sched_setscheduler"):
+        yield "normal"
+        return
+    before, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        fifo = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, fifo, os.sched_param(1))
+    except OSError:
+        yield "normal"
+        return
+    try:
+        yield "fifo"
+    finally:
+        os.sched_setscheduler(0, before, parameter)

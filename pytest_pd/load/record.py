@@ -73,6 +73,7 @@ REQUEST = np.dtype(
         ("connections", "u2"),
         ("coalesced", "i4"),
         ("session", "i4"),
+        ("wanted_tokens", "i4"),
         ("input_tokens", "i4"),
         ("output_tokens", "i4"),
         ("cached_tokens", "i4"),
@@ -88,8 +89,9 @@ REQUEST = np.dtype(
         ("end_ns", "i8"),
     ]
 )
-"""A row per prompt. Times are monotonic ns of the client's host; `connect_ns` is a
-duration, 0 where a connection was used again."""
+"""A row per prompt. `wanted_tokens` is the prompt's length as we count it, 0 for
+unknown; `input_tokens` what the server says, else the same. Times are monotonic ns of
+the client's host; `connect_ns` is a duration, 0 where a connection was used again."""
 
 EVENT_COLUMNS = {"stamp_ns": "i8", "lag_ns": "u4", "flags": "u1", "tokens": "u2"}
 EVENT_BYTES = sum(np.dtype(kind).itemsize for kind in EVENT_COLUMNS.values())

@@ -99,6 +99,7 @@ class Instrument:
         most_in_flight: Highest number of requests in flight.
         shards: Load processes.
         peak_rss_bytes: Sum over them.
+        scheduling: ``fifo`` where the loop ran at real-time priority.
         clock_uncertainty_s: Between the hosts of the shards; 0 on one host.
         attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.
@@ -128,6 +129,7 @@ class Instrument:
     most_in_flight: int
     shards: int
     peak_rss_bytes: int
+    scheduling: str = "normal"
     clock_uncertainty_s: float = 0.0
     attempts: int = 1
     calibration: Mapping[str, Any] = field(default_factory=dict)

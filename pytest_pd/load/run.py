@@ -29,6 +29,7 @@ def run_load(
     tokenizer: str = "unknown",
     engine: str = "auto",
     shards: int | Sequence[Sequence[str]] = 1,
+    scheduling: str = "auto",
     directory: Path | None = None,
     on_tick: Callable[[Counters], None] | None = None,
 ) -> LoadResult:
@@ -43,6 +44,8 @@ def run_load(
         shards: Load processes. 1 runs in this one; a number starts that many here;
             a sequence of command prefixes, for example ``("ssh", "node2")``, starts
             one with each.
+        scheduling: ``auto`` runs the loop at real-time priority where that is
+            allowed; ``normal`` never does.
         directory: Map the record into files there, so that it outlives a
             killed process; None keeps it in memory.
         on_tick: Called 20 times a second with the counters.
@@ -55,10 +58,15 @@ def run_load(
     started_at_s = time.time()
     job = Job(target, offered, tuple(prompts))
     if shards == 1:
-        recorder, outcomes = _run_here(job, engine, directory, on_tick)
+        recorder, outcomes = _run_here(job, engine, scheduling, directory, on_tick)
     else:
         recorder, outcomes = run_shards(
-            job, shards, engine=engine, directory=directory, on_tick=on_tick
+            job,
+            shards,
+            engine=engine,
+            scheduling=scheduling,
+            directory=directory,
+            on_tick=on_tick,
         )
     return make_result(job, recorder, outcomes, tokenizer, started_at_s)
 
@@ -66,13 +74,20 @@ def run_load(
 def _run_here(
     job: Job,
     engine: str,
+    scheduling: str,
     directory: Path | None,
     on_tick: Callable[[Counters], None] | None,
 ) -> tuple[Recorder, list[ShardOutcome]]:
     (share,) = deal(job.point, job.prompts, 1)
     recorder = make_recorder(job.prompts, directory)
     outcome = run_share(
-        job.target, share, job.prompts, recorder, engine=engine, on_tick=on_tick
+        job.target,
+        share,
+        job.prompts,
+        recorder,
+        engine=engine,
+        scheduling=scheduling,
+        on_tick=on_tick,
     )
     return recorder, [outcome]
 
@@ -164,6 +179,7 @@ def describe_instrument(
         retries=sum(c.retries for c in counters),
         most_in_flight=sum(c.most_in_flight for c in counters),
         shards=len(outcomes),
+        scheduling="/".join(sorted({o.scheduling for o in outcomes})),
         clock_uncertainty_s=max(o.clock_uncertainty_s for o in outcomes),
         peak_rss_bytes=sum(host.peak_rss_bytes for host in hosts),
     )

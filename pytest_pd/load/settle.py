@@ -56,7 +56,7 @@ class Settler:
         row["shard"], row["session"] = self._shard, prompt.session
         row["connections"] = exchange.connections
         row["status"] = exchange.head.status if exchange.head else 0
-        row["input_tokens"] = prompt.input_tokens
+        row["input_tokens"] = row["wanted_tokens"] = prompt.input_tokens
         for name in (
             "intended_ns",
             "sent_before_ns",

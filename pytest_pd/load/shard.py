@@ -14,7 +14,12 @@ from pytest_pd.load.choice import Engine, make_engine
 from pytest_pd.load.clock import NS
 from pytest_pd.load.dispatch import ClosedLoop, Dispatcher, OpenLoop
 from pytest_pd.load.engine import Counters
-from pytest_pd.load.host import HostSample, HostShare, quiet_collector
+from pytest_pd.load.host import (
+    HostSample,
+    HostShare,
+    prompt_scheduling,
+    quiet_collector,
+)
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt, total_output_tokens
 from pytest_pd.load.record import Array, Outcome, Phase, Recorder
@@ -58,6 +63,7 @@ class ShardOutcome:
     clock_steps: int = 0
     engine: str = "kernel"
     clock_uncertainty_s: float = 0.0
+    scheduling: str = "normal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +130,14 @@ def run_share(
     recorder: Recorder,
     *,
     engine: str = "auto",
+    scheduling: str = "auto",
     wait_start: Callable[[], int] | None = None,
     on_tick: Callable[[Counters], None] | None = None,
 ) -> ShardOutcome:
     """Warm up, wait for the common start, and run a share to its end.
 
     Args:
+        scheduling: See `prompt_scheduling`.
         wait_start: Called when this shard is ready; returns the monotonic ns at
             which all shards start. None starts at once.
         on_tick: Called 20 times a second from the loop: must be quick.
@@ -137,7 +145,7 @@ def run_share(
     settler = Settler(recorder, prompts, shard=share.number)
     loop = make_engine(engine, target, prompts, settler, share.point.timeout_s)
     try:
-        with quiet_collector():
+        with quiet_collector(), prompt_scheduling(scheduling) as policy:
             _warm_up(loop, settler, share, prompts, recorder)
             start_ns = wait_start() if wait_start else time.monotonic_ns() + LEAD_NS
             settler.phase = Phase.MEASURED
@@ -149,7 +157,9 @@ def run_share(
             _mark_unsent(recorder, measured, share.point)
     finally:
         loop.close()
-    return ShardOutcome(loop.counters, host, loop.clock_steps, loop.name)
+    return ShardOutcome(
+        loop.counters, host, loop.clock_steps, loop.name, scheduling=policy
+    )
 
 
 def _warm_up(

@@ -91,6 +91,7 @@ def run(message: dict[str, Any]) -> None:
         job.prompts,
         recorder,
         engine=message["engine"],
+        scheduling=message["scheduling"],
         wait_start=wait_start,
         on_tick=on_tick,
     )
@@ -103,6 +104,7 @@ def run(message: dict[str, Any]) -> None:
         "host": dataclasses.asdict(outcome.host),
         "clock_steps": outcome.clock_steps,
         "engine": outcome.engine,
+        "scheduling": outcome.scheduling,
     }
     send(plain, blob)
 

@@ -41,6 +41,7 @@ def run_shards(
     shards: int | Sequence[Sequence[str]],
     *,
     engine: str = "auto",
+    scheduling: str = "auto",
     directory: Path | None = None,
     on_tick: OnTick | None = None,
 ) -> tuple[Recorder, list[ShardOutcome]]:
@@ -53,7 +54,7 @@ def run_shards(
     shares = deal(job.point, job.prompts, len(prefixes))
     with started(prefixes[: len(shares)]) as running:
         for shard, share in zip(running, shares, strict=True):
-            shard.send(describe(job, share, engine))
+            shard.send(describe(job, share, engine, scheduling))
         for shard in running:
             shard.expect("ready")
         start_ns = time.monotonic_ns() + START_NS
@@ -63,13 +64,14 @@ def run_shards(
     return merge(finished, len(job.prompts), directory)
 
 
-def describe(job: Job, share: Share, engine: str) -> dict[str, Any]:
+def describe(job: Job, share: Share, engine: str, scheduling: str) -> dict[str, Any]:
     """Return the job of one shard as JSON; it goes by a pipe, never to a file or a
     command line, for the headers may hold a key."""
     target = dataclasses.asdict(job.target)
     target["ca_file"] = str(job.target.ca_file) if job.target.ca_file else None
     return {
         "engine": engine,
+        "scheduling": scheduling,
         "target": target,
         "point": dataclasses.asdict(job.point),
         "rows": len(job.prompts),
@@ -271,6 +273,7 @@ def merge(
                 host=HostShare(**message["host"]),
                 clock_steps=message["clock_steps"],
                 engine=message["engine"],
+                scheduling=message["scheduling"],
                 clock_uncertainty_s=shard.uncertainty_ns / NS,
             )
         )

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from pytest_pd.load.record import Event, Outcome, events_of
+from pytest_pd.load.record import Array, Event, Outcome, events_of
 from pytest_pd.load.result import LoadResult
 from pytest_pd.measure.measurement import Json
 
@@ -32,6 +32,7 @@ def describe(result: LoadResult) -> dict[str, Json]:
         "outcomes": cast(Json, result.counts()),
         "success_share": len(ok) / len(rows) if len(rows) else 0.0,
         "input_tokens_mean": float(ok["input_tokens"].mean()) if len(ok) else 0.0,
+        "input_tokens_other_than_wanted": _miscounted(ok),
         "output_tokens_mean": output / len(ok) if len(ok) else 0.0,
         "tokens_per_event": output / events if events else 0.0,
         "token_sources": {
@@ -42,6 +43,12 @@ def describe(result: LoadResult) -> dict[str, Json]:
         "valid": result.is_valid,
         "reasons": list(result.reasons),
     }
+
+
+def _miscounted(ok: Array) -> int:
+    """Return how many prompts the server counts another length for than we do."""
+    known = ok["wanted_tokens"] > 0
+    return int((known & (ok["input_tokens"] != ok["wanted_tokens"])).sum())
 
 
 def _plain(value: object) -> Json:

@@ -73,6 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
     add("--shards", type=int, default=1, help="load processes")
+    add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--no-calibrate", action="store_true", help="leave the error unknown")
     add("--calibrate-seconds", type=float, default=2.0)
     for name in SLO_FIELDS:
@@ -228,6 +229,7 @@ def _measure(
                 tokenizer=source.tokenizer.name,
                 engine=args.engine,
                 shards=shards,
+                scheduling=args.scheduling,
                 on_tick=tick,
             )
 
@@ -249,8 +251,9 @@ def _calibrator(args: argparse.Namespace) -> Any:
                 duration_s=args.calibrate_seconds,
                 engine=args.engine,
                 shards=args.shards,
+                scheduling=args.scheduling,
             ),
-            kind=f"{args.engine}-{args.shards}",
+            kind=f"{args.engine}-{args.shards}-{args.scheduling}",
         )
 
     return calibrator

@@ -109,7 +109,7 @@ def _unknown_instrument(tool: str, recorder: Recorder) -> Instrument:
     nothing = {
         field: 0 if field in _WHOLE else 0.0
         for field in Instrument.__dataclass_fields__
-        if field not in ("engine", "stamp_source", "calibration", "attempts")
+        if field not in _WORDS
     }
     nothing |= {
         "user_stamp_share": 1.0,
@@ -122,6 +122,7 @@ def _unknown_instrument(tool: str, recorder: Recorder) -> Instrument:
     return Instrument(engine=tool, stamp_source=source, **nothing)  # type: ignore[arg-type]
 
 
+_WORDS = ("engine", "stamp_source", "calibration", "attempts", "scheduling")
 _WHOLE = (
     "cores",
     "collections",

@@ -12,6 +12,7 @@ from pytest_pd.load.record import Event, Phase
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
 from pytest_pd.load.target import Target
+from pytest_pd.measure.provenance import describe
 
 
 def test_every_request_and_token_is_recorded(truth, load):
@@ -41,6 +42,15 @@ def test_stamps_agree_with_the_servers_own(truth, load):
         # the clock offset is known to a few microseconds, so 50 us are generous
         assert (stamps > before - 50_000).all()
         assert (stamps < after + 50_000).all()
+
+
+def test_prompts_that_the_server_counts_otherwise_are_counted(truth):
+    """The truth server counts words: three here, whatever we say."""
+    prompts = [Prompt(text="a b c", input_tokens=n) for n in (3, 5, 0, 3)]
+
+    result = run_load(Target(url=truth.url), LoadPoint(requests=4), prompts)
+
+    assert describe(result)["input_tokens_other_than_wanted"] == 1
 
 
 def test_stamps_are_the_kernels_and_say_so(truth, load):

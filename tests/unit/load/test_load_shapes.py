@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import os
 import ssl
 import sys
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from pytest_pd.errors import ProcessDied, SpecError
+from pytest_pd.load.host import prompt_scheduling
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.run import run_load
@@ -259,3 +261,40 @@ def test_a_dead_shard_is_told_with_its_last_words(truth):
         )
 
     assert "code 3" in str(caught.value)
+
+
+def test_loop_runs_first_where_it_may_and_says_how(truth, load):
+    """And afterwards everything is as it was, for this thread and for children."""
+    before = os.sched_getscheduler(0)
+
+    result = load(truth.url, requests=4)
+
+    assert os.sched_getscheduler(0) == before
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        allowed = "fifo"
+    except PermissionError:
+        allowed = "normal"
+    assert result.instrument.scheduling == allowed
+
+
+def test_normal_scheduling_is_left_alone():
+    with prompt_scheduling("normal") as policy:
+        assert policy == "normal"
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    with (
+        pytest.raises(SpecError, match="'soon' is not known"),
+        prompt_scheduling("soon"),
+    ):
+        pass
+
+
+def test_refused_priority_is_no_error(monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+
+    with prompt_scheduling() as policy:
+        assert policy == "normal"
