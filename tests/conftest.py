@@ -1,8 +1,9 @@
-"""Settings of all tests: hypothesis that does not mind a busy machine."""
+"""Settings of all tests: hypothesis that does not mind a busy machine; signals."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -13,3 +14,10 @@ settings.register_profile(
 )
 settings.register_profile("ci", parent=settings.get_profile("busy"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "busy")
+
+# A shell's background job, or nohup, ignores these, and every child inherits that:
+# tests which send them would wait for nothing.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

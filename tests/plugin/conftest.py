@@ -113,6 +113,8 @@ class Project:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PD_CLUSTER"):
+    # pytest prints longer summaries in CI
+    ours = ("CI", "BUILD_NUMBER", "PD_CLUSTER")
+    for name in (*ours, "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
         monkeypatch.delenv(name, raising=False)
     return Project(pytester)
