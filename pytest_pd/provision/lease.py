@@ -59,6 +59,11 @@ class LeaseHolder:
                 where=self.path,
             )
 
+    @property
+    def keeper_code(self) -> int | None:
+        """Exit code of the keeper: 0 when it gave the lease back by itself."""
+        return self._popen.poll()
+
     def keep(self, seconds: float) -> None:
         """Let the keeper go on after this process, for so many seconds.
 

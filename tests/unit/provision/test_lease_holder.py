@@ -58,13 +58,33 @@ def test_a_folder_that_may_not_be_written_is_one_clear_error(tmp_path):
     assert "--run-dir" in caught.value.hint
 
 
-def test_a_fork_neither_holds_nor_ends_it(tmp_path):
+def release_in_a_fork(holder):
+    pid = os.fork()
+    if pid == 0:
+        holder.release()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def test_a_fork_does_not_give_it_back(tmp_path):
+    seldom_s = 300.0
+    with held(tmp_path / "lease", seldom_s) as holder:
+        wait_until(lambda: int(text(tmp_path / "lease")) > 0, "the keeper's start")
+        release_in_a_fork(holder)
+
+        assert text(tmp_path / "lease") != "bye"
+
+
+def test_the_keeper_ends_by_itself_when_the_pipe_does(tmp_path):
+    with held(tmp_path / "lease", 5.0) as holder:
+        wait_until(lambda: int(text(tmp_path / "lease")) > 0, "the keeper's start")
+
+    assert holder.keeper_code == 0
+
+
+def test_a_fork_does_not_end_the_keeper(tmp_path):
     with held(tmp_path / "lease", 0.5) as holder:
-        pid = os.fork()
-        if pid == 0:
-            holder.release()
-            os._exit(0)
-        os.waitpid(pid, 0)
+        release_in_a_fork(holder)
 
         holder.check()
         before = text(tmp_path / "lease")

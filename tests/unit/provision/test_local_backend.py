@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import NodePlan
 from pytest_pd.provision import local
+from pytest_pd.provision.identity import marked_with
 from pytest_pd.provision.local import (
     LocalBackend,
     launch_request,
@@ -18,9 +21,9 @@ from pytest_pd.provision.local import (
     refuse_missing_program,
     service_env,
 )
-from pytest_pd.provision.rundir import RunDir
+from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.spec.cluster import ClusterSpec
-from tests.kit import plan_of, service
+from tests.kit import plan_of, python, service, wait_until
 
 
 def test_one_node_is_the_usual_loopback_address():
@@ -120,3 +123,26 @@ def test_preflight_looks_at_programs_ports_and_gpus(tmp_path, monkeypatch):
         "program no-such-engine",
         "GPUs",
     ]
+
+
+FAMILY = (
+    "import subprocess, time; subprocess.Popen(['sh', '-c', 'setsid sleep 600 & :']);"
+    "subprocess.Popen(['sleep', '600']); print('up', flush=True); time.sleep(600)"
+)
+
+
+def test_stopping_finds_what_a_killed_launcher_left(tmp_path):
+    """The kernel ends the service with its launcher, and not its children."""
+    run = RunDir(tmp_path / "toy")
+    context = run.context(make_run_id(), 300.0)
+    cluster, plan = ClusterSpec(name="local"), plan_of([python("p", FAMILY)])
+    mark = mark_of(context, "p")
+    with LocalBackend().allocate(cluster, plan, context) as allocation:
+        process = allocation.start(plan.services[0])
+        wait_until(lambda: len(list(marked_with(mark))) == 4, "the family")
+        os.kill(process.launcher.pid, signal.SIGKILL)
+        wait_until(lambda: process.exit_code() is not None, "the launcher's end")
+
+        process.stop(grace_s=1.0)
+
+        wait_until(lambda: not list(marked_with(mark)), "the children's end")
