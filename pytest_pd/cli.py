@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": ("measure the instrument itself", "pytest_pd.load.calibrate_command"),
     "engines": ("list, install and check real engines", "pytest_pd.command.engines"),
     "report": ("write page, summary and tables of runs", "pytest_pd.command.report"),
+    "compare": ("compare runs, metric by metric", "pytest_pd.command.compare"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
 }
 """Name to help and module, which has ``configure(parser)`` and ``run(args)``."""

@@ -1,0 +1,200 @@
+"""Did it get slower? A ratio of two sets of runs, with an interval for both noises.
+
+Samples of one run share its weather (clocks, placement, neighbours), so a test over
+samples alone calls half of all changes real. Here the samples inside each run are
+resampled, and the scatter from run to run is added on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_pd.errors import MeasurementError
+from pytest_pd.measure.percentile import percentile
+
+Floats = NDArray[np.float64]
+DRAWS = 20_000
+JITTER = 0.03
+"""Standard deviation of the log of a figure from run to run, before any is seen."""
+JITTER_WEIGHT = 4.0
+"""Degrees of freedom that the assumption is worth."""
+RESAMPLE_LIMIT = 4_000_000
+"""Values above which a mean's resampling is replaced by its normal limit."""
+
+
+class Change(StrEnum):
+    """What can be said about a figure; bigger is worse."""
+
+    WORSE = "worse"
+    BETTER = "better"
+    SAME = "same"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """New over old.
+
+    Attributes:
+        value: Of the typical run; above 1 is worse.
+        low, high: Interval at the confidence asked for.
+        jitter: Scatter from run to run that went into it, as a share.
+        old, new: The typical figures, in the unit of the samples.
+        old_runs, new_runs: How many runs each side had.
+    """
+
+    value: float
+    low: float
+    high: float
+    jitter: float
+    old: float
+    new: float
+    old_runs: int
+    new_runs: int
+
+    def change(self, effect: float) -> Change:
+        """Judge against the smallest change that matters, as a share above 0.
+
+        Worse and better have to be both certain and large; the same has to be
+        shown, too: the whole interval is inside of the effect.
+        """
+        limit = 1 + effect
+        if self.low > 1 and self.value > limit:
+            return Change.WORSE
+        if self.high < 1 and self.value < 1 / limit:
+            return Change.BETTER
+        if self.low > 1 / limit and self.high < limit:
+            return Change.SAME
+        return Change.CANNOT_TELL
+
+
+def statistic_of(samples: Sequence[float], name: str) -> float:
+    """Return ``mean`` or a nearest-rank percentile, ``p50`` and so on.
+
+    Raises:
+        MeasurementError: no such statistic.
+    """
+    if name == "mean":
+        return float(np.mean(samples))
+    return percentile(samples, _percent(name))
+
+
+def _percent(name: str) -> float:
+    try:
+        percent = float(name.removeprefix("p"))
+    except ValueError:
+        percent = 0.0
+    if not name.startswith("p") or not 0 < percent <= 100:
+        raise MeasurementError(
+            f"{name!r} is no statistic.", hint="write mean, p50, p90 or p99"
+        )
+    return percent
+
+
+def compare_runs(
+    old: Sequence[Sequence[float]],
+    new: Sequence[Sequence[float]],
+    *,
+    statistic: str = "p50",
+    confidence: float = 0.95,
+    jitter: float = JITTER,
+    seed: int = 0,
+) -> Ratio:
+    """Compare runs of samples of one metric.
+
+    Args:
+        old, new: Samples of each run, all above 0.
+        statistic: What is compared, see `statistic_of`.
+        confidence: Of the two-sided interval.
+        jitter: Assumed scatter from run to run; the runs given correct it.
+
+    Raises:
+        MeasurementError: a side is empty, or a sample is not above 0.
+
+    Source:
+        docs/reference/report.md, section "When is a change a change".
+    """
+    _check(old, new)
+    rng = np.random.default_rng(seed)
+    logs = [_logs(side, statistic) for side in (old, new)]
+    scatter, degrees = run_scatter(logs, jitter)
+    share = math.sqrt(1 / len(old) + 1 / len(new))
+    runs = scatter * share * rng.standard_t(degrees, DRAWS)
+    noise = _sampling(new, statistic, rng) - _sampling(old, statistic, rng) + runs
+    middle = float(logs[1].mean() - logs[0].mean())
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(noise, [tail, 1 - tail])
+    return Ratio(
+        value=math.exp(middle),
+        low=math.exp(middle + low),
+        high=math.exp(middle + high),
+        jitter=scatter,
+        old=math.exp(logs[0].mean()),
+        new=math.exp(logs[1].mean()),
+        old_runs=len(old),
+        new_runs=len(new),
+    )
+
+
+def run_scatter(logs: Sequence[Floats], jitter: float) -> tuple[float, float]:
+    """Return scatter from run to run and its degrees of freedom.
+
+    What the runs show inside each side, weighed against the assumption: the
+    posterior mean of a variance under a scaled inverse chi-squared prior.
+    """
+    degrees = sum(len(side) - 1 for side in logs)
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in logs)
+    total = degrees + JITTER_WEIGHT
+    return math.sqrt((squares + JITTER_WEIGHT * jitter**2) / total), total
+
+
+def _check(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]]) -> None:
+    for side in (old, new):
+        if not side or not all(len(run) for run in side):
+            raise MeasurementError("A comparison has a side without samples.")
+        if min(min(run) for run in side) <= 0:
+            raise MeasurementError(
+                "A sample of 0 or below has no ratio.", hint="compare another metric"
+            )
+
+
+def _logs(runs: Sequence[Sequence[float]], statistic: str) -> Floats:
+    return np.log([statistic_of(run, statistic) for run in runs])
+
+
+def _sampling(
+    runs: Sequence[Sequence[float]], statistic: str, rng: np.random.Generator
+) -> Floats:
+    """Return draws of how far the side's mean log statistic is off, shape (DRAWS,)."""
+    total = np.zeros(DRAWS)
+    for run in runs:
+        drawn = np.log(resampled(np.asarray(run, float), statistic, rng))
+        total += drawn - math.log(statistic_of(run, statistic))
+    return total / len(runs)
+
+
+def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floats:
+    """Return the statistic of `DRAWS` bootstrap resamples, shape (DRAWS,).
+
+    The k-th smallest of n draws with replacement is the sample at rank
+    floor(n x Beta(k, n - k + 1)): order statistics of uniforms. No resample is made.
+    """
+    count = len(samples)
+    if statistic != "mean":
+        rank = max(math.ceil(round(_percent(statistic) * count / 100, 9)), 1)
+        places = rng.beta(rank, count - rank + 1, DRAWS) * count
+        ordered: Floats = np.sort(samples)
+        drawn: Floats = ordered[np.minimum(places.astype(int), count - 1)]
+        return drawn
+    if count * DRAWS <= RESAMPLE_LIMIT:
+        found: Floats = samples[rng.integers(count, size=(DRAWS, count))].mean(1)
+        return found
+    error = samples.std() / math.sqrt(count)
+    normal: Floats = rng.normal(samples.mean(), error, DRAWS)
+    return np.maximum(normal, samples.min())
