@@ -77,6 +77,7 @@ class Engine:
         faults: Faults to commit.
         metrics: Where this engine counts.
         deliver: Called from the engine's thread after each step with all events.
+        died: Called from the engine's thread if an error ends it.
 
     Raises:
         SpecError: the connector cannot be made.
@@ -91,11 +92,13 @@ class Engine:
         faults: Faults,
         metrics: EngineMetrics,
         deliver: Deliver,
+        died: Callable[[], None],
     ) -> None:
         self.options = options
         self._model = model
         self._tokenizer = tokenizer
         self._deliver = deliver
+        self._died = died
         self._events: list[tuple[Request, Event]] = []
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._requests: dict[str, Request] = {}
@@ -122,7 +125,7 @@ class Engine:
         )
         self._faults = faults
         name = f"engine-{options.rank}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._live, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -172,6 +175,13 @@ class Engine:
 
     def _halt(self) -> None:
         self._stopped = True
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        except Exception:
+            _log.exception("EngineCore encountered a fatal error.")
+            self._died()
 
     def _run(self) -> None:
         while not self._stopped:
@@ -235,8 +245,9 @@ class Engine:
         blocks = request.blocks[local // self.options.block_size :]
         try:
             transfer = self._connector.load(request, blocks, local)
-        except TransferError as exc:
-            reason = str(exc)
+        except Exception as exc:
+            # Whatever a peer sent: it must end this request, and no other.
+            reason = str(exc) if isinstance(exc, TransferError) else repr(exc)
             self._inbox.put(lambda: self._load_failed(request, reason))
         else:
             self._inbox.put(lambda: self._loaded(request, transfer))

@@ -20,7 +20,7 @@ from pytest_pd.reference.connector import KvTransferConfig, Seat, Transfer
 from pytest_pd.reference.kvpool import Stored, storage_dtype
 from pytest_pd.reference.request import Request
 from pytest_pd.reference.shape import blocks_for
-from pytest_pd.reference.wire import PageServer, PeerLink
+from pytest_pd.reference.wire import PageServer, PeerLink, TransferError
 
 _log = logging.getLogger("vllm.base_worker")
 _NIXL_PORT = 5600
@@ -64,6 +64,8 @@ class PullConnector:
         size = self._seat.block_size
         wanted = blocks_for(request.prompt_tokens, size) - local_tokens // size
         remote = _flat(asked["remote_block_ids"])[-wanted:]
+        if len(remote) < wanted:
+            raise TransferError(f"{len(remote)} blocks were offered, not {wanted}.")
         started = time.perf_counter()
         with self._dial(asked) as link:
             link.ask_pages(remote)

@@ -99,6 +99,12 @@ async def _log_stats(engines: Sequence[Engine]) -> None:
     await log_stats(told, interval_s=seconds)
 
 
+def _die() -> None:
+    """End the process as vLLM does when its engine is dead."""
+    logging.shutdown()
+    os._exit(1)
+
+
 def _start_all(engines: Sequence[Engine]) -> None:
     for engine in engines:
         engine.start()
@@ -145,6 +151,7 @@ def _build(settings: Settings) -> tuple[list[Engine], Server]:
             faults=faults,
             metrics=metrics,
             deliver=server.deliver,
+            died=_die,
         )
         server.add(engine, faults)
         engines.append(engine)

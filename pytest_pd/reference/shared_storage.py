@@ -22,7 +22,7 @@ import numpy as np
 from pytest_pd.errors import SpecError
 from pytest_pd.reference import tensorfile
 from pytest_pd.reference.connector import KvTransferConfig, Seat, Transfer
-from pytest_pd.reference.kvpool import Stored
+from pytest_pd.reference.kvpool import Stored, storage_dtype
 from pytest_pd.reference.request import Request
 from pytest_pd.reference.shape import whole_blocks
 from pytest_pd.reference.wire import TransferError
@@ -68,7 +68,7 @@ class SharedStorageConnector:
         started = time.perf_counter()
         whole = whole_blocks(request.prompt_tokens, self._seat.block_size)
         folder = self._folder(request.prompt[:whole])
-        pages = self._read(folder)[:, :, local_tokens // self._seat.block_size :]
+        pages = self._read(folder, whole)[:, :, local_tokens // self._seat.block_size :]
         self._seat.mover.receive(blocks[: pages.shape[2]], pages)
         tokens = whole - local_tokens
         _log.info("Inject KV cache of %d tokens to the paged memory", tokens)
@@ -113,7 +113,7 @@ class SharedStorageConnector:
             # Another engine wrote the same prompt in the meantime: the same bytes.
             shutil.rmtree(draft, ignore_errors=True)
 
-    def _read(self, folder: Path) -> Stored:
+    def _read(self, folder: Path, tokens: int) -> Stored:
         shape = self._seat.mover.pool.shape
         size = self._seat.block_size
         layers = []
@@ -126,7 +126,15 @@ class SharedStorageConnector:
             raise TransferError(
                 f"KV of a prompt cannot be read: {exc}.", where=folder
             ) from exc
-        return np.stack(layers)
+        pages = np.stack(layers)
+        kept = storage_dtype(self._seat.mover.pool.dtype)
+        if pages.shape[2] * size != tokens or pages.dtype != kept:
+            raise TransferError(
+                f"KV of a prompt has {pages.shape[2] * size} tokens of {pages.dtype}, "
+                f"not {tokens} of {kept}.",
+                where=folder,
+            )
+        return pages
 
 
 def _file_name(layer: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Bench:
         options: EngineOptions,
         faults: Sequence[Fault],
     ) -> None:
+        self.dead = threading.Event()
         self.mail: queue.SimpleQueue[tuple[Request, Event]] = queue.SimpleQueue()
         families = read_families(options.max_model_len)
         self.metrics = EngineMetrics(families, engine=options.rank, model_name="tiny")
@@ -61,6 +63,7 @@ class Bench:
             faults=self.faults,
             metrics=self.metrics,
             deliver=self._take,
+            died=self.dead.set,
         )
         self._names = itertools.count()
         self.engine.start()

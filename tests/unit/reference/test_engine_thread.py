@@ -165,6 +165,17 @@ def test_an_abort_of_a_waiting_request_leaves_the_others_alone(make_bench):
     assert bench.wait(stays)[0].text == prompt.expected_text
 
 
+def test_an_error_in_the_engine_is_told(make_bench):
+    bench = make_bench()
+
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    bench.engine.post(fail)
+
+    assert bench.dead.wait(60)
+
+
 def test_an_unknown_abort_is_nothing(make_bench):
     bench = make_bench()
 

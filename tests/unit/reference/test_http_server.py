@@ -249,6 +249,15 @@ def test_malformed_requests_are_refused(server, body, param: str):
     assert error["message"]
 
 
+def test_the_longest_prompt_leaves_room_for_one_token(server):
+    refused = server.complete([7] * 2048, max_tokens=1)
+    accepted = server.complete([7] * 2047, max_tokens=1)
+
+    assert refused.status_code == 400
+    assert "maximum context length is 2048" in refused.json()["error"]["message"]
+    assert accepted.json()["usage"]["total_tokens"] == 2048
+
+
 @pytest.mark.parametrize(
     "body",
     [

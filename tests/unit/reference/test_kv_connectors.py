@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,20 @@ def test_what_the_consumer_has_is_not_pulled_again(pull):
     assert consumer.value("prompt_tokens_cached_by_source_total", "p2p") == 104
 
 
+@pytest.mark.parametrize("style", ["pull", "files"])
+def test_what_is_cached_here_is_joined_with_what_comes(request, style: str):
+    producer, consumer = request.getfixturevalue(style)
+    prompt = make_recall("joined", chain=40, length_tokens=130)
+    tokens = consumer.tokenizer.encode(prompt.text)
+    consumer.ask(tokens[:70], max_tokens=1)
+
+    _, decoded = hand_over(producer, consumer, prompt)
+
+    assert decoded.text == prompt.expected_text
+    assert decoded.request.cached == 64
+    assert decoded.request.external == (66 if style == "pull" else 64)
+
+
 def test_usage_repeats_what_the_prefill_engine_had_cached(pull):
     """As vLLM does with NIXL: not what was transferred."""
     producer, consumer = pull
@@ -205,6 +220,8 @@ def test_wrong_block_ids_give_wrong_text(pull):
         ({"remote_engine_id": "someone else"}, "not someone else"),
         ({"remote_block_ids": [[9999] * 12]}, "block ids"),
         ({"remote_port": 1}, "cannot be reached"),
+        ({"remote_block_ids": [[0, 1]]}, "2 blocks were offered, not 12"),
+        ({"remote_block_ids": "all"}, "ValueError"),
     ],
 )
 def test_a_failed_pull_ends_the_request_with_an_error(pull, change, reason: str):
@@ -278,6 +295,33 @@ def test_a_missing_layer_ends_the_request_with_an_error(files, tmp_path: Path):
 
     assert decoded.last.finish == "error"
     assert "cannot be read" in decoded.last.error
+
+
+def test_files_of_another_shape_end_the_request_with_an_error(files, tmp_path: Path):
+    producer, consumer = files
+    prompt = make_recall("short", length_tokens=100)
+    producer.ask(make_recall("other", length_tokens=40).text, max_tokens=1)
+    (folder,) = tmp_path.iterdir()
+    producer.ask(prompt.text, max_tokens=1)
+    (long,) = set(tmp_path.iterdir()) - {folder}
+    shutil.rmtree(long)
+    folder.rename(long)
+
+    decoded = consumer.ask(prompt.text, max_tokens=4)
+
+    assert decoded.last.finish == "error"
+    assert "32 tokens of float16, not 96" in decoded.last.error
+    assert consumer.ask(prompt.text[:40], max_tokens=1).last.finish == "length"
+
+
+def test_files_of_another_kv_type_end_the_request_with_an_error(make_bench, tmp_path):
+    producer = make_bench(file_config("kv_producer", tmp_path), dtype="float32")
+    consumer = make_bench(file_config("kv_consumer", tmp_path))
+    prompt = make_recall("type", length_tokens=100)
+
+    _, decoded = hand_over(producer, consumer, prompt)
+
+    assert "float32, not 96 of float16" in decoded.last.error
 
 
 def test_a_damaged_file_becomes_wrong_text(files, tmp_path: Path):

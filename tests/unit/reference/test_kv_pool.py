@@ -37,6 +37,22 @@ def test_values_are_rounded_to_the_kv_type(dtype: str, bits: int):
     assert (read[:, 1] == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "step"),
+    [("float16", 2.0**-10), ("bfloat16", 2.0**-7), ("float32", 2.0**-23)],
+)
+@pytest.mark.parametrize(
+    ("steps", "kept"), [(0.25, 0), (0.5, 0), (0.75, 1), (1.25, 1), (1.5, 2)]
+)
+def test_rounding_is_to_the_nearest_and_ties_to_even(dtype, step, steps, kept):
+    pool = KvPool(SHAPE, blocks=1, block_size=3, dtype=dtype)
+
+    place = np.array([0])
+    pool.write(0, 0, place, place, np.full((1, 2, 4), 1 + steps * step))
+
+    assert (pool.read(0, 0, place, 1) == 1 + kept * step).all()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_pages_arrive_bit_by_bit(dtype: str):
     giver, taker = filled(dtype), KvPool(SHAPE, blocks=6, block_size=3, dtype=dtype)
