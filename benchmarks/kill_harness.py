@@ -24,7 +24,7 @@ from tests.e2e.lease_harness import kill_after
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=30)
-    parser.add_argument("--longest", type=float, default=2.5, help="seconds")
+    parser.add_argument("--longest", type=float, default=1.6, help="seconds")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     moments = random.Random(args.seed)
