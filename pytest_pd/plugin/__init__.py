@@ -7,6 +7,7 @@ plugin must not notice it.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,15 +52,41 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = PdSession(config)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection(session: pytest.Session) -> None:
-    session.config.stash[SESSION].check_choice()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    known = session.config.stash[SESSION]
+    known.check_choice()
+    result = yield
+    known.raise_refusal()
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    collector.config.stash[SESSION].note_refusal(report)
+    return report
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "topology" in metafunc.fixturenames:
+    if "topology" in metafunc.fixturenames and takes_topology(metafunc):
         params = metafunc.config.stash[SESSION].params()
         metafunc.parametrize("topology", params, scope="session", indirect=True)
+
+
+def takes_topology(metafunc: pytest.Metafunc) -> bool:
+    """Tell whether a test's ``topology`` is this plugin's, not a project's own."""
+    marks = metafunc.definition.iter_markers("parametrize")
+    if any("topology" in str(mark.args[:1]) for mark in marks):
+        return False
+    known = metafunc._arg2fixturedefs.get("topology", ())
+    last = known[-1] if known else None
+    return last is not None and (
+        last.func.__module__ == "pytest_pd.fixtures.topology"
+        or "topology" in last.argnames
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

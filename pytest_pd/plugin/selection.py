@@ -12,7 +12,9 @@ from _pytest.mark.expression import Expression
 from pytest_pd.spec.hardware import HARDWARE
 
 DEFAULT = "local_1p1d"
-TOPOLOGY_ID = re.compile(r"[\[-]topo:([\w.@]+)[\]-]")
+DASH = "+"
+"""Stands for ``-`` in test ids, where ``-`` parts the parameters."""
+TOPOLOGY_ID = re.compile(r"[\[-]topo:([\w.@+]+)[\]-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,12 @@ class Selected:
 def topology_of(nodeid: str) -> str | None:
     """Return the topology that a test id names, or None."""
     found = TOPOLOGY_ID.search(nodeid)
-    return found[1] if found else None
+    return found[1].replace(DASH, "-") if found else None
+
+
+def param_id(topology_id: str) -> str:
+    """Return how test ids name a topology; `topology_of` reads it back."""
+    return f"topo:{topology_id.replace('-', DASH)}"
 
 
 def hardware_in(expression: str) -> tuple[str, ...]:
@@ -64,5 +71,10 @@ def can_match(expression: str, hardware: str) -> bool:
 def without_verdict(
     selected: Sequence[Selected], verdicts: Mapping[str, int]
 ) -> tuple[str, ...]:
-    """Return the topologies that had to reach a verdict and did not."""
-    return tuple(s.id for s in selected if s.explicit and not verdicts.get(s.id))
+    """Return the topologies that had to reach a verdict and did not.
+
+    Members of a glob need not, each for itself; one of all of them must.
+    """
+    silent = [s for s in selected if not verdicts.get(s.id)]
+    nobody = len(silent) == len(selected)
+    return tuple(s.id for s in silent if s.explicit or nobody)

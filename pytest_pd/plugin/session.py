@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class PdSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.complaints: list[str] = []
+        self.refusals: list[str] = []
+        """What made it impossible to collect tests, each as one message."""
         self.runner: Runner
 
     def complain(self, text: str) -> None:
@@ -61,11 +64,16 @@ class PdSession:
 
     @property
     def was_chosen(self) -> bool:
-        """True when the user named a topology, a cluster or hardware."""
+        """True when the user named a topology, a cluster or hardware.
+
+        Marks are everybody's: ``-m h100`` means topologies only in a project
+        whose tests have asked for one.
+        """
         option = self.config.getoption
         named = ("pd_topology", "pd_cluster", "pd_attach", "pd_rehearse")
-        marks = option("markexpr", "") or ""
-        return any(map(option, named)) or any(name in marks for name in HARDWARE)
+        words = set(re.findall(r"\w+", option("markexpr", "") or ""))
+        asked = "choice" in self.__dict__
+        return any(map(option, named)) or (asked and not words.isdisjoint(HARDWARE))
 
     @property
     def selected(self) -> tuple[Selected, ...]:
@@ -79,13 +87,40 @@ class PdSession:
         if self.was_chosen:
             self.choice  # noqa: B018
 
+    def note_refusal(self, report: pytest.CollectReport) -> None:
+        """Say in one message what a module cannot be collected for; no traceback.
+
+        The session then ends as with any other wrong word on the command line.
+        A worker cannot end the session: there the message is the module's error.
+        """
+        call = report.__dict__.get("call")
+        error = call.excinfo.value if call and call.excinfo else None
+        cause = error if isinstance(error, PdError) else getattr(error, "__cause__", 0)
+        if not isinstance(cause, PdError):
+            return
+        report.longrepr = str(cause)
+        if not self.is_worker:
+            self.refusals.append(str(cause))
+            report.outcome, report.longrepr, report.result = "passed", None, []
+
+    def raise_refusal(self) -> None:
+        """End the session if something could not be collected.
+
+        Raises:
+            pytest.UsageError: with each message once.
+        """
+        if self.refusals:
+            raise pytest.UsageError("\n".join(dict.fromkeys(self.refusals)))
+
     def params(self) -> list[Any]:
         """Return the values of the ``topology`` parameter, marked by hardware."""
+        from pytest_pd.plugin.selection import param_id
+
         self.activate()
         return [
             pytest.param(
                 chosen.id,
-                id=f"topo:{chosen.id}",
+                id=param_id(chosen.id),
                 marks=[getattr(pytest.mark, chosen.hardware)]
                 if chosen.hardware in HARDWARE
                 else [],

@@ -54,6 +54,18 @@ def test_suites_run_from_an_empty_folder(installed, tmp_path):
     assert "passed" in done.stdout
 
 
+def test_every_suite_is_found_by_the_package_name(installed, tmp_path):
+    done = call(
+        *(installed / "python", "-m", "pytest", "--pyargs", "pytest_pd.suites"),
+        *("--pd-topology", "local_1p1d", "--collect-only", "-q"),
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "correctness/test_api.py" in done.stdout
+    assert "performance/test_sweep.py" in done.stdout
+
+
 def test_topologies_are_listed_from_an_empty_folder(installed, tmp_path):
     done = call(installed / "pytest-pd", "topologies", cwd=tmp_path)
 

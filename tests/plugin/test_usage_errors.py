@@ -58,3 +58,39 @@ def test_workers_do_not_repeat_a_usage_error(project):
 
     refused(result, "'local_1p2d'")
     assert result.stderr.str().count("is not known") == 1
+
+
+def test_unknown_cluster_in_the_environment(project, monkeypatch):
+    project.suite()
+    monkeypatch.setenv("PD_CLUSTER", "nowhere")
+
+    refused(project.run(), "'nowhere'", "local")
+
+
+def test_unknown_cluster_in_the_environment_is_told_by_workers(project, monkeypatch):
+    project.suite()
+    monkeypatch.setenv("PD_CLUSTER", "nowhere")
+
+    result = project.run("-n", "1")
+
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*'nowhere' is not known*"])
+    result.stdout.no_fnmatch_line("*choice.py*")
+
+
+def test_wrong_file_met_while_collecting_is_one_message(project):
+    project.suite(
+        """
+        from pytest_pd.errors import SpecError
+
+        raise SpecError("workload 'nope' is not known.", hint="name another")
+        """
+    )
+
+    refused(project.run(), "workload 'nope' is not known.", "name another")
+
+
+def test_hardware_that_is_not_here(project):
+    project.suite()
+
+    refused(project.run("-m", "mi300x"), "mi300x", "--cluster", "--rehearse")

@@ -206,3 +206,30 @@ def test_secret_in_a_failure_is_masked_everywhere(project, monkeypatch):
     assert "hf_abcdefghijklmnop" not in result.stdout.str()
     assert "hf_abcdefghijklmnop" not in (project.pytester.path / "out.xml").read_text()
     assert "***" in result.stdout.str()
+
+
+def test_a_glob_of_which_nothing_ran_is_not_green(project):
+    project.suite(
+        """
+        import pytest
+        def test_a(deployment): pytest.skip("not today")
+        """
+    )
+
+    result = project.run("--topology", "local_*p1d")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*'local_1p1d' reached no verdict*"])
+
+
+def test_topology_with_a_dash_in_its_name_reaches_a_verdict(project):
+    project.suite()
+    (project.pytester.path / "mine.yaml").write_text(
+        "name: my-own-1\nhardware: cpu\nmodel: {path: fixtures/models/tiny, "
+        "served_name: tiny}\nengine: {kind: reference}\naggregated: {replicas: 1}\n"
+    )
+
+    result = project.run("--topology", "mine.yaml", "-n", "1")
+
+    result.assert_outcomes(passed=3)
+    assert result.ret == 0
