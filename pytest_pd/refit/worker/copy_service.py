@@ -87,6 +87,9 @@ class CopyServiceEngine:
         # NVSHMEM and NCCL return when the work is queued.
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+        # As megatron-core's executor does: peers may still write into the buffers.
+        if getattr(self._service, "requires_process_group_barrier", False):
+            dist.barrier()
         for write, into in late:
             write.copy_(into)
 
