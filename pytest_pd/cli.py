@@ -27,6 +27,8 @@ COMMANDS = {
     "engines": ("list, install and check real engines", "pytest_pd.command.engines"),
     "report": ("write page, summary and tables of runs", "pytest_pd.command.report"),
     "compare": ("compare runs, metric by metric", "pytest_pd.command.compare"),
+    "gate": ("fail a run that got slower", "pytest_pd.command.gate"),
+    "merge": ("merge JUnit files of shards and reruns", "pytest_pd.command.merge"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
 }
 """Name to help and module, which has ``configure(parser)`` and ``run(args)``."""

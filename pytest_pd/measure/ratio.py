@@ -197,4 +197,5 @@ def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floa
         return found
     error = samples.std() / math.sqrt(count)
     normal: Floats = rng.normal(samples.mean(), error, DRAWS)
-    return np.maximum(normal, samples.min())
+    normal[normal < samples.min()] = samples.min()
+    return normal

@@ -31,6 +31,7 @@ class Controller:
         self.entries = 0
         self.unkept: list[TestOutcome] = []
         """Outcomes that are on no disk yet."""
+        self.gate: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -75,8 +76,20 @@ class Controller:
         self._save_benchmarks()
         if not self._exempt() and exitstatus in (0, 5) and self.silent():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self._gate_failed() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
         self._write_verdict(int(session.exitstatus))
+
+    def _gate_failed(self) -> bool:
+        """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
+        from pytest_pd.plugin.gate import gate_lines
+
+        chosen = self.session.config.getoption("pd_gate")
+        if not chosen or self._exempt() or not self.verdicts:
+            return False
+        self.gate, failed = gate_lines(self.session, chosen)
+        return failed
 
     def _exempt(self) -> bool:
         return bool(self.session.config.option.collectonly)
@@ -128,6 +141,8 @@ class Controller:
             write(f"pd: {left} tests left out by level; --pd-level full runs all")
         if self.verdicts and self.session.run.dir.is_dir():
             write(f"pd: run {self.session.run.id} in {self.session.run.dir}")
+        for line in self.gate:
+            write(f"pd: {line}")
         for name in () if self._exempt() else self.silent():
             write(f"pd: topology {name!r} reached no verdict: {self._why(name)}")
         for complaint in self.session.complaints:

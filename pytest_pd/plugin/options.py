@@ -96,6 +96,7 @@ OPTIONS = (
         _text("where to keep the run (default: runs/<utc>-<run id>)", "DIR"),
         "run-dir",
     ),
+    Option("gate", _text("fail when slower than this gate file allows", "FILE")),
     Option("label", _text("label stored with every result", "TEXT")),
     Option("scenario", _text("refit scenarios to run, for example 1,6", "N,...")),
     Option("share-nodes", _flag("let measuring tests share nodes with others")),

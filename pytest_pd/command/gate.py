@@ -1,0 +1,43 @@
+"""Judge a run against earlier ones; exit code 1 when it got slower.
+
+examples:
+  pytest-pd gate nightly.gate.yaml runs/20260801T020000Z-k3m9x2pq
+  pytest suites --topology k2_2p1d --pd-gate nightly.gate.yaml      the same, in pytest
+
+nightly.gate.yaml:
+  baseline: ["runs/2026*"]
+  metrics:
+    ttft: {max_increase: 0.10}
+    itl: {max_increase: 0.10, statistic: p99}
+    output_token_time: {max_increase: 0.05}
+
+Only equal topology (by hash), kind, hardware, engine and label are compared. A figure
+that is too noisy to judge is told, and fails with fail_on_noise: true.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pytest_pd.report.gate import judge, read_baseline
+from pytest_pd.report.read import read_run
+from pytest_pd.spec.gate import read_gate
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``pytest-pd gate``."""
+    parser.add_argument("gate", type=Path, metavar="FILE")
+    parser.add_argument("run", type=Path, metavar="DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every judgement, worst first."""
+    gate = read_gate(args.gate)
+    record = read_run(args.run)
+    baseline = read_baseline(gate, args.gate.parent, without=args.run)
+    result = judge(gate, record, baseline)
+    for line in result.lines:
+        print(line)
+    print(result.summary())
+    return int(result.failed)

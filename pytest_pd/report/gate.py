@@ -1,0 +1,160 @@
+"""Judge one run against its baseline. Reads runs; the judgement itself is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from glob import glob
+from pathlib import Path
+
+from pytest_pd.errors import MeasurementError
+from pytest_pd.measure.ratio import Ratio, compare_runs
+from pytest_pd.report.compare import default_statistic
+from pytest_pd.report.read import Entry, RunRecord, read_run
+from pytest_pd.spec.gate import GateSpec
+
+PASS_TAIL = 0.05
+"""Chance, by metric, that what is over its limit passes."""
+
+
+class GateWord(StrEnum):
+    """Outcome of one figure."""
+
+    WORSE = "worse"
+    TOO_NOISY = "too noisy"
+    NO_BASELINE = "no baseline"
+    PASSED = "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class GateLine:
+    """Judgement of one figure; `ratio` is None without a baseline."""
+
+    name: str
+    word: GateWord
+    limit: float
+    ratio: Ratio | None = None
+
+    def __str__(self) -> str:
+        if self.ratio is None:
+            return f"{self.word}: {self.name}"
+        r = self.ratio
+        return (
+            f"{self.word}: {self.name} is {r.value:.3f} of {r.old_runs} baseline "
+            f"run(s), limit {1 + self.limit:.3f}, at least {r.low:.3f}, "
+            f"at most {r.high:.3f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """All judgements, and whether they let the run pass."""
+
+    lines: tuple[GateLine, ...]
+    failed: bool
+
+    def of(self, word: GateWord) -> tuple[GateLine, ...]:
+        return tuple(line for line in self.lines if line.word is word)
+
+    def summary(self) -> str:
+        """Return the counts in words."""
+        counts = {word: len(self.of(word)) for word in GateWord}
+        told = ", ".join(f"{n} {word.value}" for word, n in counts.items() if n)
+        return f"gate {'FAILED' if self.failed else 'passed'}: {told or 'no figure'}"
+
+
+def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRecord]:
+    """Return the newest baseline runs, the run under judgement left out.
+
+    Args:
+        folder: That relative patterns start from.
+        without: Folder of the run that is judged: no baseline for itself.
+
+    Raises:
+        MeasurementError: a pattern matches something that is no run.
+    """
+    patterns = [str(folder / Path(word).expanduser()) for word in gate.baseline]
+    paths = {Path(p) for pattern in patterns for p in glob(pattern)}  # noqa: PTH207
+    own = without.resolve()
+    found = [path for path in paths if path.is_dir() and path.resolve() != own]
+    newest = sorted(found, key=lambda path: path.name)[-gate.keep :]
+    return [read_run(path) for path in newest]
+
+
+def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> GateResult:
+    """Judge every figure of `run` that the gate has a limit for.
+
+    A figure fails when it is over its limit and slower beyond doubt, the chance of a
+    false alarm shared by all figures; it passes when a value over the limit would
+    have been seen; everything else is too noisy to tell.
+
+    Raises:
+        MeasurementError: the run has no valid figure that the gate judges.
+    """
+    known = _known(baseline)
+    entries = [e for e in run.entries if e.metric in gate.metrics and _is_usable(e)]
+    if not entries:
+        raise MeasurementError(
+            f"Run {run.run_id!r} has no valid figure of {', '.join(gate.metrics)}.",
+            hint="a gate that judges nothing lets everything pass",
+        )
+    judged = max(1, sum(_identity(entry) in known for entry in entries))
+    share = gate.alpha / judged
+    lines = tuple(
+        _judge(gate, entry, known.get(_identity(entry), ()), share) for entry in entries
+    )
+    words = {line.word for line in lines}
+    failed = (
+        GateWord.WORSE in words
+        or (gate.fail_on_noise and GateWord.TOO_NOISY in words)
+        or (gate.fail_on_missing and GateWord.NO_BASELINE in words)
+    )
+    return GateResult(tuple(sorted(lines, key=_rank)), failed)
+
+
+def _judge(
+    gate: GateSpec, entry: Entry, old: Sequence[Entry], share: float
+) -> GateLine:
+    spec = gate.metrics[entry.metric]
+    limit, name = spec.max_increase, entry.fullname.removeprefix("pd::")
+    if not old:
+        return GateLine(name, GateWord.NO_BASELINE, limit)
+
+    def ratio(confidence: float) -> Ratio:
+        return compare_runs(
+            [other.samples for other in old],
+            [entry.samples],
+            statistic=spec.statistic or default_statistic(entry.metric),
+            confidence=confidence,
+            jitter=gate.jitter,
+        )
+
+    strict, usual = ratio(1 - 2 * share), ratio(1 - 2 * PASS_TAIL)
+    if strict.low > 1 and strict.value > 1 + limit:
+        return GateLine(name, GateWord.WORSE, limit, strict)
+    word = GateWord.PASSED if usual.high < 1 + limit else GateWord.TOO_NOISY
+    return GateLine(name, word, limit, usual)
+
+
+def _known(baseline: Sequence[RunRecord]) -> Mapping[tuple[str, ...], list[Entry]]:
+    found: dict[tuple[str, ...], list[Entry]] = {}
+    for run in baseline:
+        for entry in run.entries:
+            if _is_usable(entry):
+                found.setdefault(_identity(entry), []).append(entry)
+    return found
+
+
+def _is_usable(entry: Entry) -> bool:
+    return entry.is_valid and min(entry.samples) > 0
+
+
+def _identity(entry: Entry) -> tuple[str, ...]:
+    """What a baseline must share: nothing else is compared, ever."""
+    keys = ("mode", "topology_hash", "hardware", "engine", "label")
+    return (entry.fullname, *(str(entry.info.get(key, "")) for key in keys))
+
+
+def _rank(line: GateLine) -> tuple[int, str]:
+    return list(GateWord).index(line.word), line.name

@@ -1,0 +1,124 @@
+"""A gate fails what got slower, says when it cannot tell, and never judges nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pytest_pd.cli import main
+from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.report.gate import GateWord, judge, read_baseline
+from pytest_pd.report.read import read_run
+from pytest_pd.spec.gate import GateSpec, read_gate
+from tests.run_kit import entry, passed, write_run
+
+RNG = np.random.default_rng(3)
+METRICS = {"ttft": {"max_increase": 0.1}}
+
+
+def samples(scale=1.0, jitter=0.0, count=200):
+    weather = math.exp(RNG.normal(0, jitter))
+    return [*(np.exp(RNG.normal(-3, 0.05, count)) * scale * weather)]
+
+
+def make(path, scale=1.0, jitter=0.0, **more):
+    entries = [entry("ttft", samples(scale, jitter), **more)]
+    return read_run(write_run(path, entries=entries, verdict=passed()))
+
+
+def spec(**more):
+    return GateSpec.model_validate({"baseline": ["b*"], "metrics": METRICS, **more})
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    return [make(tmp_path / f"b{i}", jitter=0.01) for i in range(8)]
+
+
+def words(result):
+    return [line.word for line in result.lines]
+
+
+def test_unchanged_run_passes(tmp_path, baseline):
+    result = judge(spec(), make(tmp_path / "new"), baseline)
+
+    assert words(result) == [GateWord.PASSED]
+    assert not result.failed
+
+
+def test_slower_run_fails_and_says_by_how_much(tmp_path, baseline):
+    result = judge(spec(), make(tmp_path / "new", 1.5), baseline)
+
+    assert result.failed
+    assert words(result) == [GateWord.WORSE]
+    assert "of 8 baseline run(s), limit 1.100" in str(result.lines[0])
+    assert result.summary() == "gate FAILED: 1 worse"
+
+
+def test_faster_run_passes(tmp_path, baseline):
+    assert not judge(spec(), make(tmp_path / "new", 0.5), baseline).failed
+
+
+def test_rough_baseline_is_too_noisy_and_fails_only_if_asked(tmp_path):
+    rough = [make(tmp_path / f"b{i}", 1.0 + 0.4 * (i % 2)) for i in range(6)]
+    new = make(tmp_path / "new", 1.2)
+
+    assert words(judge(spec(), new, rough)) == [GateWord.TOO_NOISY]
+    assert not judge(spec(), new, rough).failed
+    assert judge(spec(fail_on_noise=True), new, rough).failed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mode": "rehearsal"},
+        {"topology_hash": "x"},
+        {"hardware": "h100"},
+        {"label": "a"},
+    ],
+)
+def test_unlike_runs_are_no_baseline(tmp_path, baseline, other):
+    new = make(tmp_path / "new", 9.0, **other)
+
+    assert words(judge(spec(), new, baseline)) == [GateWord.NO_BASELINE]
+    assert not judge(spec(), new, baseline).failed
+    assert judge(spec(fail_on_missing=True), new, baseline).failed
+
+
+def test_gate_without_a_figure_is_an_error(tmp_path, baseline):
+    with pytest.raises(MeasurementError, match="no valid figure of ttft"):
+        judge(spec(), make(tmp_path / "new", valid=False), baseline)
+
+
+def test_invalid_baseline_figures_do_not_count(tmp_path):
+    bad = [make(tmp_path / f"b{i}", valid=False) for i in range(3)]
+
+    assert words(judge(spec(), make(tmp_path / "new"), bad)) == [GateWord.NO_BASELINE]
+
+
+def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
+    found = read_baseline(spec(keep=3), tmp_path, without=tmp_path / "b7")
+
+    assert [run.run_id for run in found] == ["b4", "b5", "b6"]
+
+
+def test_wrong_key_names_the_nearest(tmp_path):
+    path = tmp_path / "g.yaml"
+    path.write_text("baseline: [x]\nmetrics: {ttft: {max_increse: 0.1}}\n")
+
+    with pytest.raises(SpecError, match="max_increase"):
+        read_gate(path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "code", "word"), [(1.0, 0, "passed"), (2.0, 1, "worse")]
+)
+def test_command_exits_by_the_judgement(tmp_path, baseline, capsys, scale, code, word):
+    path = tmp_path / "g.yaml"
+    path.write_text("baseline: ['b*']\nmetrics: {ttft: {max_increase: 0.1}}\n")
+    make(tmp_path / "new", scale)
+
+    assert main(["gate", str(path), str(tmp_path / "new")]) == code
+    assert f"{word}: performance/test_sweep" in capsys.readouterr().out
