@@ -96,6 +96,12 @@ def pytest_configure_node(node: WorkerController) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    # a worker that crashed has no output
+    node.config.stash[SESSION].hear_worker(getattr(node, "workeroutput", {}))
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
     if config.getvalue("dist") not in ("load", "loadgroup"):
         return None

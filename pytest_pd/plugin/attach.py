@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
+from pytest_pd.errors import SpecError
 from pytest_pd.plan.model import DeploymentPlan
+from pytest_pd.plugin.choice import find_one
 from pytest_pd.provision.attach import attach_run, attach_url
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.rundir import RunDir, find_run, topologies_of
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
-from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.locate import Roots, split_words
 from pytest_pd.spec.topology import TopologySpec
 
 SUFFIX = "@attached"
@@ -59,7 +62,14 @@ def attach(config: pytest.Config, roots: Roots, cluster: ClusterSpec) -> list[At
 def _by_run(config: pytest.Config, run_id: str) -> list[Attached]:
     root = config.invocation_params.dir / "runs"
     run = find_run(run_id, root=root)
-    wanted = config.getoption("pd_topology") or ()
+    folders = {_name(folder): folder for folder in topologies_of(run)}
+    words = split_words(config.getoption("pd_topology") or ()) or ("*",)
+    for word in words:
+        if not any(fnmatchcase(name, word) for name in folders):
+            raise SpecError(
+                f"run {run_id!r} has no topology {word!r}.",
+                hint=f"one of: {', '.join(folders)}",
+            )
     return [
         Attached(
             _renamed(attach_run(run_id, root=root, topology=name)),
@@ -67,8 +77,8 @@ def _by_run(config: pytest.Config, run_id: str) -> list[Attached]:
             read_cluster(folder.plan_lock),
             folder.plan_lock,
         )
-        for folder in topologies_of(run)
-        if (name := _name(folder)) in wanted or not wanted
+        for name, folder in folders.items()
+        if any(fnmatchcase(name, word) for word in words)
     ]
 
 
@@ -81,7 +91,7 @@ def _by_url(
 ) -> Attached:
     named = config.getoption("pd_topology")
     if named:
-        (found,) = find("topologies", named, roots)
+        found = find_one("topologies", named, roots)
         spec = read_topology(found.path, found.name)
     else:
         spec = any_server()

@@ -100,6 +100,12 @@ def claim(context: RunContext) -> None:
     try:
         context.run_dir.mkdir(parents=True)
     except FileExistsError:
+        owner = RunDir(context.run_dir).read_manifest().get("run_id", context.run_id)
+        if owner != context.run_id:
+            raise ProvisionError(
+                f"{str(context.run_dir)!r} holds run {owner!r} already.",
+                hint="choose another folder with --run-dir; nothing is overwritten",
+            ) from None
         raise ProvisionError(
             f"Topology {context.run_dir.name!r} was up before in this run, "
             "in a worker that is gone.",

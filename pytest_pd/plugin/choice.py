@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ from pytest_pd.plugin.facts import facts_of
 from pytest_pd.plugin.selection import DEFAULT, Selected, can_match, hardware_in
 from pytest_pd.provision.compose import engine_of, plan_deployment, router_of
 from pytest_pd.provision.deployment import Deployment
+from pytest_pd.provision.duration import duration_s
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import Found, Roots, catalogue, find
@@ -54,6 +56,7 @@ def choose(config: pytest.Config) -> Choice:
         SpecError: an unknown name, a file that cannot be read, hardware that
             the cluster has not.
     """
+    check_keep(config.getoption("pd_keep"))
     roots = Roots(config.rootpath, tuple(config.getini("pd_topology_path")))
     cluster = choose_cluster(config, roots)
     if config.getoption("pd_attach"):
@@ -69,6 +72,7 @@ def choose(config: pytest.Config) -> Choice:
         if config.getoption("pd_plan"):  # a plan can be read without its hardware
             found = replace(found, explicit=False)
         chosen = select(found, spec, plan, place)
+        refuse_twice(chosen, selected)
         selected.append(chosen)
         specs[chosen.id], plans[chosen.id] = spec, plan
         clusters[chosen.id] = place
@@ -132,8 +136,50 @@ def choose_cluster(config: pytest.Config, roots: Roots) -> ClusterSpec:
         or os.environ.get("PD_CLUSTER")
         or "local"
     )
-    (found,) = find("clusters", [name], roots)
-    return read_cluster(found.path)
+    return read_cluster(find_one("clusters", [name], roots).path)
+
+
+def find_one(kind: str, words: Sequence[str], roots: Roots) -> Found:
+    """Return the one file that the words stand for.
+
+    Raises:
+        SpecError: they stand for none or for several.
+    """
+    found = find(kind, words, roots)
+    if len(found) != 1:
+        raise SpecError(
+            f"{', '.join(words)!r} means {len(found)} {kind}; one is wanted.",
+            hint=f"one of: {', '.join(each.name for each in found)}",
+        )
+    return found[0]
+
+
+def check_keep(text: str | None) -> None:
+    """Refuse a ``--pd-keep`` that is no duration, before anything is started.
+
+    Raises:
+        SpecError: a word behind ``--pd-keep`` was taken for its time.
+    """
+    try:
+        duration_s(text or "1h")
+    except ArgumentTypeError as error:
+        raise SpecError(
+            f"--pd-keep: {error}.", hint="write --pd-keep=1h, with the sign"
+        ) from error
+
+
+def refuse_twice(chosen: Selected, others: Sequence[Selected]) -> None:
+    """Refuse two files whose topologies have one name: results would mix.
+
+    Raises:
+        SpecError: names both files.
+    """
+    for other in others:
+        if other.id == chosen.id:
+            raise SpecError(
+                f"topology {chosen.id!r} is in {other.path} and in {chosen.path}.",
+                hint="give one of them another name",
+            )
 
 
 def wanted(
@@ -163,7 +209,7 @@ def of_hardware(
         raise SpecError(
             f"no topology for -m {expression!r} fits cluster {cluster.name!r} "
             f"({cluster.hardware}, {cluster.nodes} nodes).",
-            hint="choose another with --cluster, or try --rehearse",
+            hint=where_else(cluster),
         )
     return found
 
@@ -211,14 +257,20 @@ def select(
 
 def wrong_hardware(spec: TopologySpec, cluster: ClusterSpec) -> SpecError:
     """Say that a topology is for other hardware, and the one line to write."""
-    slurm = cluster.backend == "local" and shutil.which("sbatch")
-    line = "pd_cluster = <your cluster file> in the ini file, or --cluster NAME"
     return SpecError(
         f"topology {spec.name!r} is for {' or '.join(spec.hardware_kinds)}, "
         f"cluster {cluster.name!r} has {cluster.hardware}.",
-        hint=(f"this host has Slurm: write {line}" if slurm else line)
-        + "; or --rehearse to run the same plan here without its hardware",
+        hint=where_else(cluster),
     )
+
+
+def where_else(cluster: ClusterSpec) -> str:
+    """Return the one line to write where a topology does not fit the cluster."""
+    slurm = cluster.backend == "local" and shutil.which("sbatch")
+    line = "pd_cluster = <your cluster file> in the ini file, or --cluster NAME"
+    return (
+        f"this host has Slurm: write {line}" if slurm else line
+    ) + "; or --rehearse to run the same plan here without its hardware"
 
 
 def missing_program(spec: TopologySpec, cluster: ClusterSpec) -> str:

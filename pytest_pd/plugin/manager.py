@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pytest_pd.errors import ProvisionError
 from pytest_pd.plugin.verdict import Blocked
 
 D = TypeVar("D")
@@ -93,6 +94,16 @@ class TopologyManager(Generic[D]):
         return None
 
     def close(self) -> list[BaseException]:
-        """Take everything down, last started first; return what went wrong."""
-        errors = [self.down(name) for name in reversed(list(self._up))]
+        """Take everything down, last started first; return what went wrong.
+
+        A second Ctrl-C, which kills what is being taken down, does not keep the
+        others from going down, nor the session from its report.
+        """
+        errors = [self._down_at_once(name) for name in reversed(list(self._up))]
         return [error for error in errors if error is not None]
+
+    def _down_at_once(self, name: str) -> BaseException | None:
+        try:
+            return self.down(name)
+        except KeyboardInterrupt:
+            return ProvisionError(f"interrupted again: {name!r} was killed at once.")

@@ -196,6 +196,8 @@ class Runner:
         if "manager" in self.__dict__:
             for error in self.manager.close():
                 self.session.complain(f"teardown: {error}")
+        if self.session.is_worker:
+            self.session.tell_controller(self.session.config.stash.get(LEFT_OUT, 0))
 
 
 LEFT_OUT = pytest.StashKey[int]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey["PdSession"]()
 ENTRIES = pytest.StashKey[list[dict[str, Any]]]()
 """Benchmark entries that an item recorded; shipped on its call report."""
+TOLD = "pd_told"
+"""Where a worker's output holds what `PdSession.tell_controller` sends."""
 
 
 class PdSession:
@@ -86,6 +89,22 @@ class PdSession:
             self.activate()
         if self.was_chosen:
             self.choice  # noqa: B018
+
+    def tell_controller(self, left_out: int) -> None:
+        """Send what only this worker knows and the summary has to say."""
+        self.config.workeroutput[TOLD] = {  # type: ignore[attr-defined]
+            "left_out": left_out,
+            "complaints": self.complaints,
+        }
+
+    def hear_worker(self, output: Mapping[str, Any]) -> None:
+        """Take in what a worker told; all of them leave out the same tests."""
+        from pytest_pd.plugin.runner import LEFT_OUT
+
+        told = output.get(TOLD, {})
+        known = self.config.stash.get(LEFT_OUT, 0)
+        self.config.stash[LEFT_OUT] = max(known, told.get("left_out", 0))
+        self.complaints += told.get("complaints", [])
 
     def note_refusal(self, report: pytest.CollectReport) -> None:
         """Say in one message what a module cannot be collected for; no traceback.

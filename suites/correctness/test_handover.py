@@ -90,10 +90,10 @@ def test_router_sent_every_request_through_both_phases(ask, watch, questions):
     with watch() as seen:
         send(ask, questions)
 
+    if not seen.window.router.prefill_requests:
+        pytest.skip("this router does not count requests per worker")
     for role in (Role.PREFILL, Role.DECODE):
         routed = seen.window.routed(role)
-        if not routed:
-            pytest.skip("this router does not count requests per worker")
         assert sum(routed.values()) == len(questions), f"{role}: {routed}"
 
 

@@ -29,9 +29,10 @@ def window(ask, prompts, watch, deployment):
 
 def served(window, role):
     """Return requests per worker, by the workers' own counters."""
+    if not window.names.requests:
+        pytest.skip("this engine does not count requests")
     counts = {name: e.requests for name, e in window.of_role(role).items()}
-    if None in counts.values():
-        pytest.skip("the workers do not count requests")
+    assert None not in counts.values(), f"a {role} worker does not say: {counts}"
     return counts
 
 
@@ -54,10 +55,10 @@ def test_no_request_is_lost_or_doubled(window, deployment):
 
 
 def test_router_and_workers_agree(window):
+    if not window.router.prefill_requests:
+        pytest.skip("this router does not count requests per worker")
     for role in (Role.PREFILL, Role.DECODE):
         routed = window.routed(role)
-        if not routed:
-            pytest.skip("this router does not count requests per worker")
         counted = list(served(window, role).values())
         if window.router.worker_label:
             assert sorted(routed.values()) == sorted(counted)

@@ -8,6 +8,7 @@ pytest_plugins = ["pytester"]
 
 CONFTEST = """
 import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def fake_bring_up(session, name):
         yield FakeDeployment(name, session.choice.plans[name])
     finally:
         note(f"DOWN {name} {worker}")
+        if os.environ.get("FAKE_SLOW"):
+            time.sleep(60)
         if os.environ.get("FAKE_STUCK") == name:
             raise ProvisionError(f"{name} cannot be stopped.")
 

@@ -54,6 +54,29 @@ def test_signal_takes_down_and_reports(project, name):
     assert (project.pytester.path / "out.xml").exists()
 
 
+def test_second_interrupt_does_not_wait_and_still_reports(project, monkeypatch):
+    monkeypatch.setenv("FAKE_SLOW", "1")
+    project.suite(WAITING + "\ndef test_c(deployment): pass\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest"],
+        cwd=project.pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for((project.pytester.path / "waiting").exists)
+    process.send_signal(signal.SIGINT)
+    wait_for(project.downs)
+
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 2
+    assert "1 passed" in out
+    assert "interrupted again" in out
+    assert "Traceback" not in out
+
+
 CRASH = """
 import os
 import pytest

@@ -165,3 +165,27 @@ def test_junit_carries_verdict_topology_run_and_logs(project):
         assert properties["pd_topology"] == "local_1p1d"
         assert properties["pd_run_id"]
         assert properties["pd_logs"].endswith("local_1p1d/logs")
+
+
+def test_a_rerun_records_once(project):
+    project.suite(SUITE)
+    conftest = project.pytester.path / "conftest.py"
+    conftest.write_text(
+        conftest.read_text()
+        + """
+
+def pytest_runtest_protocol(item, nextitem):
+    # what pytest-rerunfailures does after a failure
+    from _pytest.runner import runtestprotocol
+
+    runtestprotocol(item, log=False, nextitem=nextitem)
+    item._initrequest()
+    runtestprotocol(item, nextitem=nextitem)
+    return True
+"""
+    )
+
+    project.run("--benchmark-json=out.json")
+
+    names = [entry["fullname"] for entry in entries(project)]
+    assert len(names) == len(set(names)) > 0

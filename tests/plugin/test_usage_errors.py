@@ -94,3 +94,56 @@ def test_hardware_that_is_not_here(project):
     project.suite()
 
     refused(project.run("-m", "mi300x"), "mi300x", "--cluster", "--rehearse")
+
+
+def test_keep_that_swallowed_the_next_word(project):
+    project.suite()
+
+    refused(
+        project.run("--topology", "local_1p1d", "--pd-keep", "test_suite.py"),
+        "'test_suite.py' is no duration",
+        "--pd-keep=1h",
+    )
+
+
+def test_several_clusters_where_one_is_wanted(project):
+    project.suite()
+
+    refused(project.run("--cluster", "*_slurm"), "2 clusters", "gb200_slurm")
+
+
+def test_two_files_with_one_name(project):
+    project.suite()
+    for name in ("one", "two"):
+        (project.pytester.path / f"{name}.yaml").write_text(
+            "name: same\nhardware: cpu\nmodel: {path: fixtures/models/tiny, "
+            "served_name: tiny}\nengine: {kind: reference}\naggregated: {replicas: 1}\n"
+        )
+
+    refused(
+        project.run("--topology", "one.yaml,two.yaml"), "'same'", "one.yaml", "two.yaml"
+    )
+
+
+def test_run_directory_of_another_run_is_not_touched(project):
+    project.suite("def test_a(deployment): pass")
+    folder = project.pytester.path / "old" / "local_1p1d"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"run_id": "earlier"}')
+
+    result = project.run("--run-dir", "old")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*holds run 'earlier' already*", "*--run-dir*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_attached_run_without_the_named_topology(project):
+    project.suite()
+    folder = project.pytester.path / "runs" / "20260101T000000Z-abcdefgh" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"run_id": "abcdefgh", "topology": "mine"}')
+
+    refused(
+        project.run("--attach", "abcdefgh", "--topology", "other"), "'other'", "mine"
+    )

@@ -171,6 +171,7 @@ def test_levels_leave_out_and_count(project):
 
     result.assert_outcomes(passed=1, deselected=1)
     result.stdout.fnmatch_lines(["*1 tests left out by level*"])
+    project.run("-n", "2").stdout.fnmatch_lines(["*1 tests left out by level*"])
     project.run("--pd-level", "standard").assert_outcomes(passed=2)
 
 
