@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.installer.paths import search_path
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
@@ -17,7 +18,12 @@ from pytest_pd.provision.local import launch_request
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import last_line
 from pytest_pd.provision.slurm_step import JobHandle, SlurmStep, encode, start_step
-from pytest_pd.provision.slurm_text import gpu_options, step_argv, step_env
+from pytest_pd.provision.slurm_text import (
+    container_options,
+    gpu_options,
+    step_argv,
+    step_env,
+)
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
 
@@ -165,6 +171,9 @@ class SlurmAllocation:
         """
         request = launch_request(service, self._context)
         host = self._nodes[service.node]
+        if not container_options(self._site.container, service, ""):
+            # engines of our cache are found on nodes too; an image has its own PATH
+            request["env"].setdefault("PATH", search_path())
         for name in VISIBLE:
             if name in request["env"]:
                 request["env"][name] = self._visible(host, request["env"][name])
