@@ -139,3 +139,25 @@ def test_too_few_nodes_of_the_kind_are_refused_before_anything_starts(
     assert "needs 7 nodes; there are 12 nodes in partition 'batch'" in done.stdout
     assert "4 of them with feature 'gb300'" in done.stdout
     assert site.jobs() == []
+
+
+def test_two_topologies_side_by_side_share_no_node(site, tmp_path, cluster_file):
+    given = {**CLUSTER, "nodes": 5, "slurm": {**CLUSTER["slurm"], "constraint": None}}
+    cluster_file.write_text(yaml.safe_dump(given))
+    done, run_dir = run_suites(
+        tmp_path,
+        *("suites/correctness/test_api.py::test_model_is_listed", "-n", "2"),
+        *("--topology", "local_1p1d,local_2p1d", "--rehearse"),
+        *("--cluster", str(cluster_file)),
+    )
+
+    assert done.returncode == 0, done.stdout[-4000:]
+    hosts = {
+        name: {
+            json.loads(path.read_text())["host"]
+            for path in (run_dir / f"{name}@rehearsal" / "state").glob("*.started.json")
+        }
+        for name in ("local_1p1d", "local_2p1d")
+    }
+    assert all(hosts.values())
+    assert hosts["local_1p1d"].isdisjoint(hosts["local_2p1d"])
