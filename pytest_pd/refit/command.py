@@ -15,12 +15,19 @@ import argparse
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_pd.errors import SpecError
 from pytest_pd.refit import files
+from pytest_pd.spec.locate import split_words
 
-LAUNCHERS = ("sbatch", "salloc", "megatron", "script")
+if TYPE_CHECKING:
+    from pytest_pd.refit.job import Job
+    from pytest_pd.spec.refit import RefitScenario, RefitSpec
+
+LAUNCHERS = ("sbatch", "salloc", "megatron", "script", "ssh")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +44,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _scenario_options(launch)
     launch.add_argument("--how", choices=LAUNCHERS, default="sbatch", help="which")
     launch.add_argument("--python", default="python", help="interpreter on the nodes")
+    launch.add_argument(
+        "--job", type=Path, metavar="FILE", help="our worker: write its job here"
+    )
+    launch.add_argument("--engine", default="nccl", help="of our worker")
+    launch.add_argument("--host", action="append", default=[], help="for ssh")
     parse = actions.add_parser("parse", help="judge what benchmark_refit.py printed")
     _scenario_options(parse)
     parse.add_argument("file", type=Path, help="its output")
     parse.add_argument("--cluster", default="h100_ib", help="speeds (default: h100_ib)")
+    judge = actions.add_parser("judge", help="judge the reports of a job that has run")
+    judge.add_argument("job", type=Path, help="its job file; reports lie beside it")
+    judge.add_argument("--cluster", default="h100_ib", help="speeds (default: h100_ib)")
     run_one = actions.add_parser("run", help="move the weights and check every bit")
     _scenario_options(run_one)
     _run_options(run_one)
@@ -82,22 +97,77 @@ def _scenario_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; 0 if all is well."""
     actions = {"plan": _plan, "run": _run, "launch": _launch, "parse": _parse}
-    return actions[args.action](args)
+    return {**actions, "judge": _judge}[args.action](args)
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from pytest_pd.refit.bound import make_bound
+    from pytest_pd.refit.cells import make_cells
+    from pytest_pd.refit.job import load_job
+    from pytest_pd.refit.local import reports_of
+    from pytest_pd.refit.outcome import outcome_table
+    from pytest_pd.refit.run import judged
+
+    if not args.job.is_file():
+        raise SpecError(f"{args.job} is no file.", hint="give the job's JSON")
+    job = load_job(args.job)
+    cells = make_cells(job.kinds, job.source, job.target)
+    cluster = files.read_refit_cluster(args.cluster)
+    bound_s = make_bound(cells, cluster, job.element_bytes).bound_s
+    on_cpu = job.device == "cpu"
+    outcome = judged(job, reports_of(job), bound_s=None if on_cpu else bound_s)
+    sys.stdout.write(outcome_table([outcome]) + "\n")
+    return 0 if outcome.status == "verified" else 1
 
 
 def _launch(args: argparse.Namespace) -> int:
     from pytest_pd.refit import launch
 
     spec = files.read_refit(args.name)
+    if args.how == "ssh" and not args.job:
+        raise SpecError("ssh starts our worker.", hint="add --job FILE, shared by all")
     for scenario in files.pick(spec, files.parse_ids(args.scenario)):
         argv = launch.benchmark_argv(spec.model, scenario, python=args.python)
-        if args.how == "salloc":
-            argv = launch.salloc_argv(scenario)
+        if args.job:
+            job = _full_size_job(args, spec, scenario)
+            argv = launch.worker_argv(args.job, python=args.python)
+        if args.how == "ssh":
+            lines = launch.ssh_argvs(
+                job,
+                str(args.job),
+                split_words(args.host),
+                scenario.gpus_per_node,
+                python=args.python,
+            )
+            text = "\n".join(shlex.join(line) for line in lines)
+        elif args.how == "script":
+            text = launch.sbatch_script(argv)
+        elif args.how == "salloc":
+            text = shlex.join(launch.salloc_argv(scenario))
         elif args.how == "sbatch":
-            argv = launch.sbatch_argv(scenario, f"refit-{scenario.label}.sh")
-        text = launch.sbatch_script(argv) if args.how == "script" else shlex.join(argv)
+            script = f"refit-{scenario.label}.sh"
+            ranks = scenario.used_ranks if args.job else None
+            text = shlex.join(launch.sbatch_argv(scenario, script, ranks=ranks))
+        else:
+            text = shlex.join(argv)
         sys.stdout.write(text.rstrip("\n") + "\n")
     return 0
+
+
+def _full_size_job(
+    args: argparse.Namespace, spec: RefitSpec, scenario: RefitScenario
+) -> Job:
+    from pytest_pd.refit.run import Settings, make_job
+
+    if len(files.pick(spec, files.parse_ids(args.scenario))) > 1:
+        raise SpecError("one job is of one scenario.", hint="add -s N")
+    folder = args.job.resolve().parent
+    settings = Settings(engine=args.engine, device="cuda", timeout_s=600)
+    name = f"{spec.name}/{scenario.label}"
+    job = make_job(name, spec.model, scenario, folder, settings)
+    job = replace(job, rendezvous="env://")
+    job.save(args.job)
+    return job
 
 
 def _parse(args: argparse.Namespace) -> int:

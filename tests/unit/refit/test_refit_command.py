@@ -9,10 +9,10 @@ from pytest_pd.cli import main
 from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.refit import external, launch
 from pytest_pd.refit.files import pick, read_refit, read_refit_cluster
-from pytest_pd.refit.job import Job
+from pytest_pd.refit.job import Job, RankReport, load_job
 from pytest_pd.refit.picture import matrix_gb, svg
 from pytest_pd.refit.plan import make_plan
-from pytest_pd.refit.run import Settings, make_job, twin_jobs
+from pytest_pd.refit.run import Settings, make_job, planned_traffic, twin_jobs
 from pytest_pd.refit.slurm import srun_argv
 from pytest_pd.refit.tensors import grids, tensor_kinds
 
@@ -91,6 +91,8 @@ def test_plan_of_the_way_back(capsys):
         (["run", "kimi_k2", "--scaled", "huge"], "'huge'"),
         (["run", "kimi_k2", "--scaled", "tiny", "--opinion", "dpc"], "'dpc'"),
         (["parse", "kimi_k2", "{file}"], "add -s N"),
+        (["launch", "kimi_k2", "-s", "1", "--how", "ssh"], "add --job FILE"),
+        (["launch", "kimi_k2", "--job", "{file}"], "one job is of one scenario"),
     ],
 )
 def test_mistakes_are_one_message_and_no_traceback(words, told, capsys, tmp_path):
@@ -244,6 +246,59 @@ def test_launch_prints_the_lines(capsys):
     assert main(["refit", "launch", "kimi_k2", "-s", "1", "--how", "salloc"]) == 0
 
     assert capsys.readouterr().out.startswith("salloc --nodes=12 ")
+
+
+def test_launch_by_ssh_writes_the_job_and_prints_one_line_per_rank(tmp_path, capsys):
+    job = tmp_path / "job.json"
+    line = ["refit", "launch", "kimi_k2", "-s", "1", "--how", "ssh"]
+    hosts = ",".join(f"h{n:02}" for n in range(12))
+
+    assert main([*line, "--job", str(job), "--host", hosts]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 96
+    assert lines[95].startswith(
+        "ssh -o BatchMode=yes h11 -- 'env RANK=95 LOCAL_RANK=7 "
+    )
+    saved = load_job(job)
+    assert (saved.engine, saved.device, saved.rendezvous) == ("nccl", "cuda", "env://")
+    assert saved.world == 96
+
+
+def test_reports_under_the_bound_of_the_cluster_are_judged_invalid(tmp_path, capsys):
+    path = tmp_path / "job.json"
+    assert main(["refit", "launch", "kimi_k2", "-s", "6", "--job", str(path)]) == 0
+    job = load_job(path)
+    traffic = planned_traffic(job).elements * job.element_bytes
+    for rank in range(job.world):
+        report = RankReport(rank, samples_s=[0.030] * job.iterations)
+        report.sent = dict(enumerate(map(int, traffic[rank])))
+        report.received = dict(enumerate(map(int, traffic[:, rank])))
+        report.save(tmp_path)
+
+    assert main(["refit", "judge", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "an iteration took 30.000 ms, under the lower bound of 185" in out
+
+    assert main(["refit", "judge", str(path), "--cluster", "gb200_nvl72_64"]) == 0
+    assert "verified" in capsys.readouterr().out
+
+
+def test_a_job_without_reports_is_told(tmp_path, capsys):
+    path = tmp_path / "job.json"
+    assert main(["refit", "launch", "kimi_k2", "-s", "6", "--job", str(path)]) == 0
+
+    assert main(["refit", "judge", str(path)]) == 2
+
+    assert "no rank gave a report" in capsys.readouterr().err
+
+
+def test_our_worker_needs_no_idle_ranks(tmp_path, capsys):
+    line = ["refit", "launch", "kimi_k2", "-s", "1", "--job", str(tmp_path / "j.json")]
+
+    assert main(line) == 0
+
+    assert capsys.readouterr().out.startswith("sbatch --nodes=12 ")
 
 
 def test_printed_times_are_read_and_stay_unverified():
