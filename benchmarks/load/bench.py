@@ -180,19 +180,21 @@ def bench_cpu(args):
         for concurrency in (64, 256):
             requests = concurrency * 3
             for _ in range(args.rounds):
-                before = os.getloadavg()[0]
-                c_ms = c_client(program, server, concurrency, requests)
-                result, _ = ours(server, concurrency, requests)
-                own_ms = result.instrument.cpu_s * 1e6 / (requests * TOKENS)
-                report(
-                    "cpu",
-                    concurrency=concurrency,
-                    c_ms_per_1k=c_ms,
-                    pytest_pd_ms_per_1k=own_ms,
-                    ratio=own_ms / c_ms,
-                    coalesced=result.instrument.coalesced_share,
-                    load_before=before,
-                )
+                for scheduling in ("normal", "auto"):
+                    before = os.getloadavg()[0]
+                    c_ms = c_client(program, server, concurrency, requests)
+                    result, _ = ours(server, concurrency, requests, scheduling)
+                    own_ms = result.instrument.cpu_s * 1e6 / (requests * TOKENS)
+                    report(
+                        "cpu",
+                        client=f"pytest-pd, {result.instrument.scheduling}",
+                        concurrency=concurrency,
+                        c_ms_per_1k=c_ms,
+                        pytest_pd_ms_per_1k=own_ms,
+                        ratio=own_ms / c_ms,
+                        coalesced=result.instrument.coalesced_share,
+                        load_before=before,
+                    )
 
 
 # -- peers ----------------------------------------------------------------------

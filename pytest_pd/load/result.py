@@ -101,6 +101,7 @@ class Instrument:
         peak_rss_bytes: Sum over them.
         scheduling: ``fifo`` where the loop ran at real-time priority.
         clock_uncertainty_s: Between the hosts of the shards; 0 on one host.
+        gpus: Clocks, power and slowdowns of this host's GPUs meanwhile.
         attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.
     """
@@ -131,6 +132,7 @@ class Instrument:
     peak_rss_bytes: int
     scheduling: str = "normal"
     clock_uncertainty_s: float = 0.0
+    gpus: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
     calibration: Mapping[str, Any] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pytest_pd.errors import SpecError
 from pytest_pd.load.engine import Counters
+from pytest_pd.load.gpu import watched_gpus
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder, events_of
@@ -57,18 +58,24 @@ def run_load(
     _check_supply(offered, prompts)
     started_at_s = time.time()
     job = Job(target, offered, tuple(prompts))
-    if shards == 1:
-        recorder, outcomes = _run_here(job, engine, scheduling, directory, on_tick)
-    else:
-        recorder, outcomes = run_shards(
-            job,
-            shards,
-            engine=engine,
-            scheduling=scheduling,
-            directory=directory,
-            on_tick=on_tick,
-        )
-    return make_result(job, recorder, outcomes, tokenizer, started_at_s)
+    with watched_gpus() as gpus:
+        if shards == 1:
+            recorder, outcomes = _run_here(job, engine, scheduling, directory, on_tick)
+        else:
+            recorder, outcomes = run_shards(
+                job,
+                shards,
+                engine=engine,
+                scheduling=scheduling,
+                directory=directory,
+                on_tick=on_tick,
+            )
+    result = make_result(job, recorder, outcomes, tokenizer, started_at_s)
+    return replace(
+        result,
+        instrument=replace(result.instrument, gpus=gpus.as_json()),
+        reasons=(*result.reasons, *gpus.reasons()),
+    )
 
 
 def _run_here(

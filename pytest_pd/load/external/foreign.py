@@ -122,7 +122,14 @@ def _unknown_instrument(tool: str, recorder: Recorder) -> Instrument:
     return Instrument(engine=tool, stamp_source=source, **nothing)  # type: ignore[arg-type]
 
 
-_WORDS = ("engine", "stamp_source", "calibration", "attempts", "scheduling")
+_WORDS = (
+    "engine",
+    "stamp_source",
+    "calibration",
+    "attempts",
+    "scheduling",
+    "gpus",
+)
 _WHOLE = (
     "cores",
     "collections",
