@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from pytest_pd.command.report import write_files
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
 from pytest_pd.report.read import RunRecord, read_run
 from pytest_pd.report.summary import table
 from pytest_pd.report.words import digits, duration
+from pytest_pd.report.write import write_files
 
 HEAD = ("change", "ratio", "interval", "old", "new", "runs", "statistic", "metric")
 

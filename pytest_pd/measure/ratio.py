@@ -109,18 +109,18 @@ def compare_runs(
     """Compare runs of samples of one metric.
 
     Args:
-        old, new: Samples of each run, all above 0.
+        old, new: Samples of each run; the statistic of each is above 0.
         statistic: What is compared, see `statistic_of`.
         confidence: Of the two-sided interval.
         jitter: Assumed scatter from run to run; the runs given correct it.
 
     Raises:
-        MeasurementError: a side is empty, or a sample is not above 0.
+        MeasurementError: a side is empty, or a statistic is not above 0.
 
     Source:
         docs/reference/report.md, section "When is a change a change".
     """
-    _check(old, new)
+    _check(old, new, statistic)
     rng = np.random.default_rng(seed)
     logs = [_logs(side, statistic) for side in (old, new)]
     scatter, degrees = run_scatter(logs, jitter)
@@ -154,13 +154,24 @@ def run_scatter(logs: Sequence[Floats], jitter: float) -> tuple[float, float]:
     return math.sqrt((squares + JITTER_WEIGHT * jitter**2) / total), total
 
 
-def _check(old: Sequence[Sequence[float]], new: Sequence[Sequence[float]]) -> None:
+def has_ratio(samples: Sequence[float], statistic: str) -> bool:
+    """Tell whether a statistic can be compared: it is above 0.
+
+    Gaps between tokens that shared one read are 0, and so can their median be.
+    """
+    return bool(len(samples)) and statistic_of(samples, statistic) > 0
+
+
+def _check(
+    old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], statistic: str
+) -> None:
     for side in (old, new):
         if not side or not all(len(run) for run in side):
             raise MeasurementError("A comparison has a side without samples.")
-        if min(min(run) for run in side) <= 0:
+        if not all(has_ratio(run, statistic) for run in side):
             raise MeasurementError(
-                "A sample of 0 or below has no ratio.", hint="compare another metric"
+                f"A {statistic} of 0 or below has no ratio.",
+                hint="compare another statistic or metric",
             )
 
 
@@ -174,7 +185,9 @@ def _sampling(
     """Return draws of how far the side's mean log statistic is off, shape (DRAWS,)."""
     total = np.zeros(DRAWS)
     for run in runs:
-        drawn = np.log(resampled(np.asarray(run, float), statistic, rng))
+        samples = np.asarray(run, float)
+        least = samples[samples > 0].min()
+        drawn = np.log(np.maximum(resampled(samples, statistic, rng), least))
         total += drawn - math.log(statistic_of(run, statistic))
     return total / len(runs)
 

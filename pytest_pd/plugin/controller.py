@@ -80,6 +80,7 @@ class Controller:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
         self._write_verdict(int(session.exitstatus))
+        self._write_report()
 
     def _gate_failed(self) -> bool:
         """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
@@ -129,6 +130,24 @@ class Controller:
         (self.session.run.dir / "verdict.json").write_text(
             json.dumps(verdict, indent=2)
         )
+
+    def _write_report(self) -> None:
+        """Write page, summary and tables; what goes wrong there fails no test."""
+        folder = self.session.run.dir
+        if not (folder / "verdict.json").is_file() or self._exempt():
+            return
+        from pytest_pd.report.read import read_run
+        from pytest_pd.report.write import files_of, write_files
+
+        try:
+            page, *_ = write_files(folder, files_of([read_run(folder)], folder))
+            line = f"pd: report {page}"
+        except Exception as error:
+            line = f"pd: no report was written: {error!r}"
+        terminal = self.session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(line)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.measure.ratio import JITTER, Change, Ratio, compare_runs
+from pytest_pd.measure.ratio import JITTER, Change, Ratio, compare_runs, has_ratio
 from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
 
 Key = tuple[str, ...]
@@ -142,7 +142,8 @@ def grouped(runs: Iterable[RunRecord], *, loose: bool) -> dict[Key, list[Entry]]
     found: dict[Key, list[Entry]] = {}
     for run in runs:
         for entry in run.entries:
-            if entry.is_valid and min(entry.samples) > 0:
+            statistic = default_statistic(entry.metric)
+            if entry.is_valid and has_ratio(entry.samples, statistic):
                 found.setdefault(key_of(entry, loose=loose), []).append(entry)
     return found
 

@@ -9,11 +9,12 @@ from glob import glob
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.measure.ratio import Ratio, compare_runs
+from pytest_pd.measure.ratio import Ratio, compare_runs, has_ratio
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord, read_run
 from pytest_pd.spec.gate import GateSpec
 
+MISSING = ("no figure", "no baseline")
 PASS_TAIL = 0.05
 """Chance, by metric, that what is over its limit passes."""
 
@@ -23,6 +24,7 @@ class GateWord(StrEnum):
 
     WORSE = "worse"
     TOO_NOISY = "too noisy"
+    NO_FIGURE = "no figure"
     NO_BASELINE = "no baseline"
     PASSED = "passed"
 
@@ -92,8 +94,8 @@ def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> Gate
     Raises:
         MeasurementError: the run has no valid figure that the gate judges.
     """
-    known = _known(baseline)
-    entries = [e for e in run.entries if e.metric in gate.metrics and _is_usable(e)]
+    known = _known(gate, baseline)
+    entries = [entry for entry in run.entries if _is_usable(gate, entry)]
     if not entries:
         raise MeasurementError(
             f"Run {run.run_id!r} has no valid figure of {', '.join(gate.metrics)}.",
@@ -104,11 +106,12 @@ def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> Gate
     lines = tuple(
         _judge(gate, entry, known.get(_identity(entry), ()), share) for entry in entries
     )
+    lines += _unjudged(gate, run, entries)
     words = {line.word for line in lines}
     failed = (
         GateWord.WORSE in words
         or (gate.fail_on_noise and GateWord.TOO_NOISY in words)
-        or (gate.fail_on_missing and GateWord.NO_BASELINE in words)
+        or (gate.fail_on_missing and not words.isdisjoint(MISSING))
     )
     return GateResult(tuple(sorted(lines, key=_rank)), failed)
 
@@ -125,7 +128,7 @@ def _judge(
         return compare_runs(
             [other.samples for other in old],
             [entry.samples],
-            statistic=spec.statistic or default_statistic(entry.metric),
+            statistic=_statistic(gate, entry.metric),
             confidence=confidence,
             jitter=gate.jitter,
         )
@@ -137,17 +140,39 @@ def _judge(
     return GateLine(name, word, limit, usual)
 
 
-def _known(baseline: Sequence[RunRecord]) -> Mapping[tuple[str, ...], list[Entry]]:
+def _unjudged(
+    gate: GateSpec, run: RunRecord, judged: Sequence[Entry]
+) -> tuple[GateLine, ...]:
+    """Return a line for all that has a limit and no figure to hold against it."""
+    left = [e for e in run.entries if e.metric in gate.metrics and e not in judged]
+    lines = [(e.fullname.removeprefix("pd::"), e.metric) for e in left]
+    seen = {entry.metric for entry in run.entries}
+    lines += [(metric, metric) for metric in gate.metrics if metric not in seen]
+    return tuple(
+        GateLine(name, GateWord.NO_FIGURE, gate.metrics[metric].max_increase)
+        for name, metric in lines
+    )
+
+
+def _known(
+    gate: GateSpec, baseline: Sequence[RunRecord]
+) -> Mapping[tuple[str, ...], list[Entry]]:
     found: dict[tuple[str, ...], list[Entry]] = {}
     for run in baseline:
         for entry in run.entries:
-            if _is_usable(entry):
+            if _is_usable(gate, entry):
                 found.setdefault(_identity(entry), []).append(entry)
     return found
 
 
-def _is_usable(entry: Entry) -> bool:
-    return entry.is_valid and min(entry.samples) > 0
+def _is_usable(gate: GateSpec, entry: Entry) -> bool:
+    if entry.metric not in gate.metrics or not entry.is_valid:
+        return False
+    return has_ratio(entry.samples, _statistic(gate, entry.metric))
+
+
+def _statistic(gate: GateSpec, metric: str) -> str:
+    return gate.metrics[metric].statistic or default_statistic(metric)
 
 
 def _identity(entry: Entry) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from junitparser import (
@@ -84,7 +85,7 @@ def merge_junit(files: Sequence[Path], into: Path) -> Merged:
 
 def _suites(file: Path) -> list[TestSuite]:
     try:
-        found = JUnitXml.fromfile(str(file))
+        found: Any = JUnitXml.fromfile(str(file))
     except (OSError, ParseError, JUnitXmlError) as error:
         raise MeasurementError(
             f"{str(file)!r} is no JUnit XML: {error}.",

@@ -44,6 +44,7 @@ svg text{fill:var(--fg);font:12px system-ui,sans-serif}
 .mark.c3{fill:var(--c3)}.mark.c4{fill:var(--c4)}.mark.c5{fill:var(--c5)}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.25rem 0;
 padding:0;font-size:.85rem}.legend svg{width:1rem;height:.75rem;margin-right:.3rem}
+section>figure{max-width:44rem}
 figcaption{font-size:.9rem;color:var(--dim)}
 .box{fill:var(--bg);stroke:var(--fg);stroke-width:1.5}
 .wire{stroke:var(--dim);fill:none;stroke-width:1.5}.kv{stroke:var(--c1);fill:none;

@@ -14,6 +14,7 @@ from html import escape
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 46
 COLOURS = 6
+MOST_OWN_TICKS = 9
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2")
 
 
@@ -86,7 +87,9 @@ def plot(
         return ""
     horizontal = _scale([p[0] for p in points], x, LEFT, WIDTH - RIGHT)
     vertical = _scale([p[1] for p in points], y, HEIGHT - BOTTOM, TOP)
-    body = [_grid(horizontal, vertical, x, y)]
+    body = [
+        _grid(horizontal, vertical, x, y, _few(points) if x.is_log and markers else ())
+    ]
     for index, line in enumerate(shown):
         if line.points:
             body.append(_line(index, line, horizontal, vertical, markers))
@@ -121,14 +124,22 @@ def _scale(values: Sequence[float], axis: Axis, start: float, end: float) -> Sca
     return Scale(low, high, start, end, axis.is_log)
 
 
-def _grid(horizontal: Scale, vertical: Scale, x: Axis, y: Axis) -> str:
+def _few(points: Sequence[tuple[float, float]]) -> Sequence[float]:
+    """Return the x values that were measured if they make readable ticks."""
+    found = sorted({at for at, _ in points})
+    return found if len(found) <= MOST_OWN_TICKS else ()
+
+
+def _grid(
+    horizontal: Scale, vertical: Scale, x: Axis, y: Axis, own: Sequence[float]
+) -> str:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     parts = []
     for value in vertical.ticks():
         at = vertical.px(value)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{right}"/>')
         parts.append(_text(LEFT - 6, at + 4, short(value), "end"))
-    for value in horizontal.ticks():
+    for value in own or horizontal.ticks():
         at = horizontal.px(value)
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{bottom}"/>')
         parts.append(_text(at, bottom + 16, short(value), "middle"))

@@ -59,3 +59,14 @@ def test_xdist_keeps_each_outcome_once(project):
     project.run("-n", "2")
 
     assert len(outcomes(project)) == 4
+
+
+def test_report_lies_beside_them(project):
+    project.suite(SUITE)
+
+    result = project.run()
+
+    (page,) = project.pytester.path.glob("runs/*/report.html")
+    assert "my own words" in page.read_text()
+    result.stdout.fnmatch_lines([f"pd: report {page}"])
+    assert "1 failed, 1 invalid" in (page.parent / "summary.md").read_text()

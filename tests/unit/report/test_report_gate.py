@@ -122,3 +122,27 @@ def test_command_exits_by_the_judgement(tmp_path, baseline, capsys, scale, code,
 
     assert main(["gate", str(path), str(tmp_path / "new")]) == code
     assert f"{word}: performance/test_sweep" in capsys.readouterr().out
+
+
+def test_metric_without_a_figure_is_told_and_fails_only_if_asked(tmp_path, baseline):
+    both = {**METRICS, "itl": {"max_increase": 0.1}}
+    new = make(tmp_path / "new")
+
+    result = judge(spec(metrics=both), new, baseline)
+
+    assert [str(line) for line in result.of(GateWord.NO_FIGURE)] == ["no figure: itl"]
+    assert not result.failed
+    assert judge(spec(metrics=both, fail_on_missing=True), new, baseline).failed
+
+
+def test_gaps_of_zero_do_not_hide_a_slower_tail(tmp_path):
+    def gaps(name, scale):
+        values = [0.0] * 100 + [scale * (0.01 + i * 1e-5) for i in range(100)]
+        path = write_run(tmp_path / name, entries=[entry("itl", values)])
+        return read_run(path)
+
+    gate = spec(metrics={"itl": {"max_increase": 0.1, "statistic": "p99"}})
+    old = [gaps(f"b{i}", 1.0) for i in range(8)]
+
+    assert words(judge(gate, gaps("new", 1.0), old)) == [GateWord.PASSED]
+    assert words(judge(gate, gaps("slow", 2.0), old)) == [GateWord.WORSE]
