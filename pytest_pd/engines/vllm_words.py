@@ -46,4 +46,3 @@ def evidence(version: Version, *, nixl: bool, shared_storage: bool) -> EvidenceN
         log_hit="External Cache Hit!" if shared_storage else "",
         log_inject="Inject KV cache of" if shared_storage else "",
     )
-

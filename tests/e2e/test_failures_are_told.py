@@ -155,7 +155,14 @@ def test_router_that_answers_404_on_chat(tmp_path):
         wait_for(port)
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", str(SUITE), "-k", "test_whole_answer"),
+                *(
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    str(SUITE),
+                    "-k",
+                    "test_whole_answer",
+                ),
                 *("--pd-attach", f"http://127.0.0.1:{port}"),
                 *("-p", "no:cacheprovider"),
             ],

@@ -12,6 +12,7 @@ from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.load.mooncake import read_trace, replay_prompts
 from pytest_pd.load.prompts import Lengths, PromptSource
 from pytest_pd.load.tokenizer import (
+    COMMON_WORDS,
     EngineTokenizer,
     HuggingFace,
     TokenIds,
@@ -19,6 +20,7 @@ from pytest_pd.load.tokenizer import (
     single_token_words,
 )
 from pytest_pd.load.workload import conversations
+from tests.services import require
 
 TINY = Path(__file__).parents[3] / "fixtures/models/tiny"
 
@@ -35,12 +37,45 @@ def test_prompts_have_exactly_the_tokens_asked_for(source, tokens):
         assert source.tokenizer.count(prompt.text) == tokens
 
 
-def test_tiny_model_agrees_with_the_tokenizers_library(source):
-    pytest.importorskip("tokenizers", reason="pip install tokenizers")
-    library = HuggingFace.read(TINY / "tokenizer.json")
+@pytest.fixture
+def library():
+    """The `tokenizers` package."""
+    try:
+        import tokenizers
+    except ImportError:
+        require("tokenizers", "pip install tokenizers")
+    return tokenizers
+
+
+def test_tiny_model_agrees_with_the_tokenizers_library(source, library):
+    encoder = library.Tokenizer.from_file(str(TINY / "tokenizer.json"))
 
     for prompt in source.take(10, Lengths(input_tokens=40)):
-        assert library.count(prompt.text) == 40
+        assert len(encoder.encode(prompt.text).ids) == 40
+
+
+def test_prompts_are_exact_for_byte_pairs_too(library, tmp_path):
+    """A byte-pair tokenizer as most models have, trained here on our words."""
+    encoder = library.Tokenizer(library.models.BPE())
+    encoder.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<s>"],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    encoder.train_from_iterator([" ".join(COMMON_WORDS)] * 50, trainer)
+    encoder.post_processor = library.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    encoder.save(str(tmp_path / "tokenizer.json"))
+
+    tokenizer = find_tokenizer(tmp_path)
+    lengths = Lengths(input_tokens=64, shared_tokens=32)
+    prompts = PromptSource(tokenizer, "s").take(100, lengths)
+
+    assert isinstance(tokenizer, HuggingFace)
+    assert {len(encoder.encode(p.text).ids) for p in prompts} == {64}
 
 
 def test_recall_prompts_begin_with_a_comma(source):
