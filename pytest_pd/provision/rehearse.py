@@ -48,6 +48,9 @@ NODES = 1024
 PROGRAMS = {"vllm_router": "vllm-router"}
 """Routers that can stand before the reference engine, and their program."""
 
+FAR = ("ssh", "kubernetes")
+"""Backends whose machines do not share this one's programs."""
+
 SHARED = ("shared_storage", "ExampleConnector", "SharedStorageConnector")
 
 
@@ -55,7 +58,7 @@ def rehearse(
     topology: TopologySpec,
     cluster: ClusterSpec,
     *,
-    installed: Callable[[str], bool] = lambda program: False,
+    installed: Callable[[str], bool] | None = None,
 ) -> tuple[TopologySpec, ClusterSpec]:
     """Return what to plan and where to run it, with every engine played.
 
@@ -63,7 +66,8 @@ def rehearse(
         topology: As its file says. One whose engine is the reference engine
             already is returned with no more than the marks of a rehearsal.
         cluster: Where it shall run: this machine, SSH hosts or a Slurm site.
-        installed: Tells whether a program, a real router, is there.
+        installed: Tells whether a program, a real router, is on this host; that
+            says nothing about SSH hosts and pods, which get the built-in proxy.
 
     Raises:
         SpecError: the engine cannot be played.
@@ -73,7 +77,9 @@ def rehearse(
             "engine": played_engine(topology.engine),
             "model": ModelSpec(path=TINY, served_name=topology.model.served_name),
             "kv_transfer": played_transfer(topology.kv_transfer),
-            "router": played_router(topology, installed),
+            "router": played_router(
+                topology, never if cluster.backend in FAR else installed or never
+            ),
             "control_plane": None,
             "level": "quick",
             "determinism": "exact",
@@ -85,6 +91,11 @@ def rehearse(
         }
     )
     return played, played_cluster(topology, cluster)
+
+
+def never(program: str) -> bool:
+    """Say of every program that it is not there."""
+    return False
 
 
 def is_rehearsal(topology: TopologySpec) -> bool:

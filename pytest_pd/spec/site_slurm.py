@@ -15,14 +15,11 @@ class ContainerSite(Model):
     Attributes:
         image: Image, or path of a squashfs file; a topology's image wins.
         mounts: ``SOURCE:TARGET[:FLAGS]``; the run directory is always mounted.
-        squashfs_dir: Shared folder that images are imported to, once each;
-            None leaves the import to pyxis, once per node.
         flags: Further options, for example ``--no-container-mount-home``.
     """
 
     image: str | None = None
     mounts: tuple[str, ...] = ()
-    squashfs_dir: str | None = None
     workdir: str | None = None
     flags: tuple[str, ...] = ()
 
