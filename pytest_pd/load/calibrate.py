@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -71,8 +72,9 @@ class Rhythm:
 
 
 def _round(seconds: float) -> float:
-    """One significant digit, 0.1 ms at least."""
-    return max(float(f"{seconds:.0e}"), 1e-4)
+    """The next power of two below, so that the instrument is tried a little harder
+    than it was used; 1/8192 s at least."""
+    return 2.0 ** max(math.floor(math.log2(max(seconds, 1e-9))), -13)
 
 
 def _power_of_two(count: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,8 @@ def test_handover_bandwidth(case, deployment, offer, record, holds):
     workload, point = case
 
     apart = holds(offer(workload, point))
-    alone = holds(offer(workload, point, url=prefill[0].url, calibrates=False))
+    by_itself = replace(point, label=f"{point.label}-alone")
+    alone = holds(offer(workload, by_itself, url=prefill[0].url, calibrates=False))
 
     tokens = handed_over_tokens(plan.expected, workload.prompt_tokens)[0]
     moved = tokens * plan.expected.kv.bytes_per_token
