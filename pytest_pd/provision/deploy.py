@@ -22,6 +22,7 @@ from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.lease import LeaseHolder, held
 from pytest_pd.provision.plan_file import write_files, write_plan
 from pytest_pd.provision.ports import holder_of
+from pytest_pd.provision.progress import waiting_shown
 from pytest_pd.provision.reap import is_used, wait_lease_over
 from pytest_pd.provision.rundir import RunDir, forget, remember
 from pytest_pd.provision.running import Running
@@ -70,7 +71,8 @@ def deploy(
         lease = stack.enter_context(held(context.lease, context.lease_ttl_s))
         begin_manifest(run, context, wanted, cluster, lease)
         progress(f"{wanted.name}: waiting for {len(wanted.nodes)} node(s)")
-        allocation = enter(stack, backend.allocate(cluster, wanted, context))
+        with waiting_shown(progress):
+            allocation = enter(stack, backend.allocate(cluster, wanted, context))
         timings = {"allocate": time.monotonic() - begun_s}
         running = Running()
         push(stack, running.stop)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 PLAIN_EVERY_S = 10.0
@@ -50,3 +52,25 @@ class ProgressLine:
         if self._live and self._head:
             self._stream.write(ERASE)
             self._stream.flush()
+
+
+class Shown(logging.Handler):
+    """Shows what a backend logs while it waits, as progress."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._show(record.getMessage())
+
+
+@contextmanager
+def waiting_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Show what a backend tells of its queue: reason, place, expected start."""
+    logger, handler = logging.getLogger(__package__), Shown(show)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

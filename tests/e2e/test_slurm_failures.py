@@ -4,6 +4,7 @@ import pytest
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError, SpecError
 from pytest_pd.probe.logs import read_text
+from pytest_pd.provision.progress import waiting_shown
 from pytest_pd.provision.slurm import SlurmBackend
 from tests.e2e.slurm_kit import busy, cluster, running_slurm, session
 from tests.kit import plan_of, python, wait_until
@@ -90,15 +91,17 @@ def test_a_restart_of_the_controller_ends_nothing(site, root):
 
 
 def test_a_full_partition_is_told_with_the_place_in_the_queue(site, root):
-    place = cluster(queue_budget_s=4.0)
+    place, shown = cluster(queue_budget_s=4.0), []
     with (
         busy(site, 4),
+        waiting_shown(shown.append),
         pytest.raises(ProvisionError, match="did not start within 4 s") as caught,
         session(site, root, place),
     ):
         pass
 
     assert "1 of 1 in 'batch'" in str(caught.value)
+    assert any("pending for" in line for line in shown)
 
 
 def test_a_wrong_partition_names_the_nearest(site):
