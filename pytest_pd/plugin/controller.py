@@ -43,7 +43,7 @@ class Controller:
         if entries and self.session.config.pluginmanager.has_plugin("benchmark"):
             from pytest_pd.report.benchmark import append_entries
 
-            append_entries(self.session.config, entries, failed=report.failed)
+            append_entries(self.session.config, entries, failed=not report.passed)
             self.entries += len(entries)
 
     def _keep_outcome(self, name: str, report: pytest.TestReport) -> None:

@@ -85,22 +85,25 @@ class Runner:
         name = topology_name(item)
         if name is None or not needs_deployment(item):
             return (yield)
+        alone = any(map(item.get_closest_marker, ("measure", "performance")))
         if not self._why_skip(item, name):
-            self.manager.prepare(name)
+            with self._nodes(name, alone=False):
+                self.manager.prepare(name)
         try:
-            with self._nodes(item, name):
+            with self._nodes(name, alone=alone):
                 return (yield)
         finally:
-            self._report_teardown(item, self.manager.finished(name))
+            with self._nodes(name, alone=False):
+                error = self.manager.finished(name)
+            self._report_teardown(item, error)
 
-    def _nodes(self, item: pytest.Item, name: str) -> AbstractContextManager[None]:
+    def _nodes(self, name: str, *, alone: bool) -> AbstractContextManager[None]:
         """Hold the topology's nodes: alone for an item that measures."""
         from pytest_pd.plugin.nodes import node_names
         from pytest_pd.provision.locks import node_locks
 
         if self.session.config.getoption("pd_share_nodes"):
             return nullcontext()
-        alone = any(map(item.get_closest_marker, ("measure", "performance")))
         return node_locks(node_names(self.session.choice, name), alone=alone)
 
     @pytest.hookimpl(tryfirst=True)

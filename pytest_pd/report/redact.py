@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 
 NAME = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_KEY|ACCESS_KEY", re.I
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|_KEY$|_PASS$|_PAT$"
+    r"|^AUTH_|COOKIE|_DSN$",
+    re.I,
 )
 IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{6,}")
