@@ -1,6 +1,7 @@
 """Installing an engine: resumable, marked when whole, found by name."""
 
 import json
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -34,12 +35,34 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One virtual environment, made the real way."""
+    place = tmp_path_factory.mktemp("venv") / "env"
+    place.mkdir()
+    options, log = install.Options(), place.parent / "log"
+    install._make_environment(place, options, log, lambda line: None)
+    return place
+
+
 @pytest.fixture
-def said() -> list[str]:
+def copied(environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy that environment instead of making one: seconds each on a busy machine."""
+
+    def copy(place: Path, *_: object) -> None:
+        if not (place / "bin").exists():
+            shutil.copytree(environment, place, symlinks=True, dirs_exist_ok=True)
+
+    monkeypatch.setattr(install, "_make_environment", copy)
+
+
+@pytest.fixture
+def said(copied) -> list[str]:
     return []
 
 
-def test_whole_installation_is_marked_and_findable(cache, said):
+def test_whole_installation_is_marked_and_findable(cache):
+    said: list[str] = []
     found = install.install(TOY, install.Options(), said.append)
 
     assert str(found["probe"]).startswith("Python 3.")
