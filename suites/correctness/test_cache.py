@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from pytest_pd.plan.model import WORKERS, Role
+from pytest_pd.reference.prompts import make_recall
 
 pytestmark = [pytest.mark.correctness, pytest.mark.pd_needs("true_tokens")]
 
@@ -50,15 +54,31 @@ def test_another_prompt_does_not_hit(cached, prompts):
     assert cached(prompts.make("other", tokens=160)) == 0
 
 
+@pytest.mark.pd_needs("shared_storage")
+def test_the_kv_store_holds_nothing_of_an_earlier_run(deployment):
+    """What lay there before this deployment would be hit and prove nothing."""
+    store = Path(deployment.plan.expected.kv_path)
+    if deployment.attached or not store.is_dir():
+        pytest.skip(f"{store} was not empty before this run, or is on other hosts")
+    begun_s = json.loads((deployment.run_dir / "manifest.json").read_text())[
+        "created_s"
+    ]
+
+    stale = [path.name for path in store.rglob("*") if path.stat().st_mtime < begun_s]
+
+    assert not stale, f"{len(stale)} files are older than this run: {stale[:5]}"
+
+
 @pytest.mark.pd_needs("disaggregated")
-def test_no_kv_of_an_earlier_run_is_used(watch, ask, prompts):
-    """A prompt of this run alone finds nothing that prefill did not hand over."""
-    question = prompts.make("stale", tokens=160)
+def test_prefill_computes_a_prompt_that_earlier_runs_sent(watch, ask, deployment):
+    """The same words in every run: only KV that an earlier one left could answer."""
+    if deployment.attached:
+        pytest.skip("an earlier run on this deployment may have sent it rightly")
+    question = make_recall("the same in every run", length_tokens=160)
 
     with watch() as seen:
         assert ask(question.text, max_tokens=4).ok
 
     prefill = seen.window.of_role(Role.PREFILL).values()
-    assert sum(worker.external_hits or 0 for worker in prefill) == 0
-    handed = seen.window.total(Role.DECODE, "external_tokens")
-    assert handed is None or handed <= 160
+    assert [worker.external_hits for worker in prefill if worker.external_hits] == []
+    assert [worker.local_hits for worker in prefill if worker.local_hits] == []
