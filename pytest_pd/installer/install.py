@@ -15,7 +15,14 @@ from filelock import FileLock, Timeout
 
 from pytest_pd.errors import EngineMissing, ProvisionError
 from pytest_pd.installer import paths
-from pytest_pd.installer.recipe import Pip, PipRemove, PlaceFile, Recipe, Step
+from pytest_pd.installer.recipe import (
+    Pip,
+    PipRemove,
+    PlaceFile,
+    Recipe,
+    Replace,
+    Step,
+)
 
 MARKER = "installed.json"
 LOCKS = Path(__file__).parent / "locks"
@@ -67,7 +74,8 @@ def install(recipe: Recipe, options: Options, say: Say = print) -> Mapping[str, 
     place.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{place}.lock", timeout=options.wait_s):
-            if (done := marker(recipe)) is not None:
+            done = marker(recipe)
+            if done is not None and done.get("recipe") == recipe.identity:
                 write_wrappers(recipe)
                 say(f"{recipe.folder} is installed already in {place}")
                 return done
@@ -95,6 +103,7 @@ def _install_locked(
     found = {
         "engine": recipe.name,
         "version": recipe.version,
+        "recipe": recipe.identity,
         "probe": line,
         "versions": _versions(place, recipe.report),
         "seconds": round(time.monotonic() - started, 1),
@@ -141,6 +150,19 @@ def _carry_out(
             target = site_packages(place) / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
+        case Replace(path=path, old=old, new=new):
+            _replace(site_packages(place) / path, old, new)
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    if new not in text and old not in text:
+        raise ProvisionError(
+            f"{path.name} does not hold the line {old.strip()!r}.",
+            hint="the package is another version than the recipe is for",
+            where=path,
+        )
+    _write_whole(path, text.replace(old, new))
 
 
 def pip_words(recipe: Recipe, step: Pip, options: Options) -> tuple[str, ...]:

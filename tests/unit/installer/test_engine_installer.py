@@ -13,7 +13,7 @@ from filelock import FileLock
 from pytest_pd.command import engines
 from pytest_pd.errors import EngineMissing, ProvisionError, SpecError
 from pytest_pd.installer import install, paths, recipe
-from pytest_pd.installer.recipe import Pip, PlaceFile, Recipe
+from pytest_pd.installer.recipe import Pip, PlaceFile, Recipe, Replace
 
 TOY = Recipe(
     name="toy",
@@ -244,3 +244,39 @@ def test_marker_is_plain_json(said):
 
     text = (install.home(TOY) / install.MARKER).read_text()
     assert json.loads(text)["engine"] == "toy"
+
+
+def test_a_line_of_a_package_is_replaced_once_and_for_all(cache, said):
+    lines = replace(
+        TOY,
+        steps=(
+            PlaceFile("a file", "toy/a.py", "x = 0\ny = 0\n"),
+            Replace("a line", "toy/a.py", "x = 0\n", "x = 1\n"),
+        ),
+    )
+
+    install.install(lines, install.Options(), said.append)
+
+    placed = install.site_packages(cache / "engines" / "toy-1.0") / "toy" / "a.py"
+    assert placed.read_text() == "x = 1\ny = 0\n"
+
+
+def test_a_line_that_is_not_there_is_told(said):
+    other = replace(
+        TOY, steps=(*TOY.steps, Replace("a line", "toy/data.txt", "bye\n", "x\n"))
+    )
+
+    with pytest.raises(ProvisionError, match="does not hold the line 'bye'"):
+        install.install(other, install.Options(), said.append)
+
+
+def test_an_installation_of_an_older_recipe_is_brought_up_to_date(cache, said):
+    install.install(TOY, install.Options(), said.append)
+    newer = replace(
+        TOY, steps=(*TOY.steps, Replace("a word", "toy/data.txt", "hello", "hi"))
+    )
+
+    install.install(newer, install.Options(), said.append)
+
+    placed = install.site_packages(cache / "engines" / "toy-1.0") / "toy" / "data.txt"
+    assert placed.read_text() == "hi"
