@@ -21,8 +21,8 @@ demo: $(STAMP)
 
 # What depends on nothing runs on all cores; what starts services runs alone.
 test: $(STAMP) lint
-	$(BIN)/pytest tests/unit tests/golden tests/plugin -n auto -p no:randomly -q $(TESTFLAGS)
-	$(BIN)/pytest tests/contract tests/e2e -p no:randomly -q --durations=15 $(TESTFLAGS)
+	$(BIN)/pytest tests/unit tests/golden tests/plugin -n auto -p no:randomly -q --timeout 300 $(TESTFLAGS)
+	$(BIN)/pytest tests/contract tests/e2e -p no:randomly -q --timeout 900 --durations=15 $(TESTFLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
