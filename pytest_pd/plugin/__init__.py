@@ -103,7 +103,7 @@ def pytest_testnodedown(node: WorkerController) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
-    if config.getvalue("dist") not in ("load", "loadgroup"):
+    if config.getvalue("dist") in ("no", "each"):
         return None
     from pytest_pd.plugin.xdist import TopologyScheduling
 

@@ -49,6 +49,7 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
 
     backend = BACKENDS.get(cluster.backend)()
     keep = config.getoption("pd_keep")
+    is_up = False
     try:
         with (
             progress_line(config) as progress,
@@ -67,10 +68,13 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
             )
             keep_environment(session, name)
             keep_metrics(session, name, deployment, "ready")
+            is_up = True
             config.hook.pytest_pd_deployment_ready(config=config, deployment=deployment)
             yield deployment
             keep_metrics(session, name, deployment, "end")
     except ProvisionError as error:
+        if is_up:
+            raise
         config.hook.pytest_pd_deployment_failed(
             config=config, plan=choice.plans[name], error=error
         )

@@ -164,6 +164,9 @@ class Controller:
             write(f"pd: {line}")
         for name in () if self._exempt() else self.silent():
             write(f"pd: topology {name!r} reached no verdict: {self._why(name)}")
+        for chosen in self.session.selected if self.verdicts else ():
+            if chosen.unfit:
+                write(f"pd: topology {chosen.id!r} cannot run here: {chosen.unfit}")
         for complaint in self.session.complaints:
             write(f"pd: {complaint}")
 

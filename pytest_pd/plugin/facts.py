@@ -14,13 +14,13 @@ SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
 """Router policies that keep a session on its worker."""
 
 
-def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
-    """Return what tests may ask for by ``pd_needs``."""
+def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
+    """Return all that tests may ask for by ``pd_needs``, and whether it holds."""
     expected = plan.expected
     prefill = plan.of_role(Role.PREFILL)
     decode = plan.of_role(Role.DECODE)
     names = engine_of(spec).evidence(spec)
-    facts = {
+    return {
         "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
         "disaggregated": bool(prefill and decode),
         "router": spec.router is not None,
@@ -40,7 +40,6 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> frozenset[str]:
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "reference": plan.engine == "reference",
     }
-    return frozenset(name for name, holds in facts.items() if holds)
 
 
 def is_recall(model_path: str) -> bool:

@@ -69,8 +69,18 @@ class TopologyManager(Generic[D]):
         raise Blocked(f"topology {name!r} broke before: {first}")
 
     def get(self, name: str) -> D:
-        """Return the deployment of a topology that was prepared."""
+        """Return the deployment of a topology that was prepared.
+
+        Raises:
+            ProvisionError: nobody prepared it, or it could not be brought up.
+        """
         self.check(name)
+        if name not in self._up:
+            raise ProvisionError(
+                f"topology {name!r} is not up for this test.",
+                hint="name `deployment` among the test's arguments, so that pytest-pd "
+                "sees before the test that it is needed",
+            )
         return self._up[name][1]
 
     def declare_broken(self, name: str, error: BaseException) -> None:

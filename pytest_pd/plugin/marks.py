@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import pytest
 
+from pytest_pd.errors import SpecError
 from pytest_pd.spec.hardware import HARDWARE
 
 LEVELS = ("quick", "standard", "full")
@@ -49,8 +50,15 @@ def is_within(level: str, limit: str) -> bool:
     return LEVELS.index(level) <= LEVELS.index(limit)
 
 
-def missing_facts(item: pytest.Item, facts: Iterable[str]) -> tuple[str, ...]:
-    """Return what the item's ``pd_needs`` marks ask for and the topology lacks."""
-    have = set(facts)
+def missing_facts(item: pytest.Item, facts: Mapping[str, bool]) -> tuple[str, ...]:
+    """Return what the item's ``pd_needs`` marks ask for and the topology lacks.
+
+    Raises:
+        pytest.UsageError: a fact that no topology has; a typo must not be a skip.
+    """
     wanted = [fact for mark in item.iter_markers("pd_needs") for fact in mark.args]
-    return tuple(fact for fact in wanted if fact not in have)
+    for fact in wanted:
+        if fact not in facts:
+            error = SpecError.unknown("pd_needs", str(fact), facts)
+            raise pytest.UsageError(f"{item.nodeid}: {error}")
+    return tuple(fact for fact in wanted if not facts[fact])

@@ -67,6 +67,8 @@ class Runner:
         left: list[pytest.Item] = []
         for item in grouped(items):
             name = topology_name(item)
+            if name:
+                missing_facts(item, self.session.find(name).facts)
             level = limit or (self.session.find(name).level if name else LEVELS[-1])
             (kept if is_within(level_of(item), level) else left).append(item)
         items[:] = kept

@@ -24,7 +24,7 @@ class Selected:
     Attributes:
         id: Name in test ids; rehearsals carry ``@rehearsal`` behind it.
         explicit: Named by the user without a glob: must reach a verdict.
-        facts: What tests may need: ``disaggregated``, ``true_tokens``, ...
+        facts: What tests may need, and whether it holds: ``disaggregated``, ...
         unfit: Why it cannot run here; its tests are skipped with that.
     """
 
@@ -33,7 +33,7 @@ class Selected:
     hardware: str
     level: str
     explicit: bool
-    facts: frozenset[str] = field(default_factory=frozenset)
+    facts: Mapping[str, bool] = field(default_factory=dict)
     unfit: str = ""
 
 

@@ -8,13 +8,28 @@ from xdist.workermanage import WorkerController
 from pytest_pd.plugin.selection import topology_of
 
 
+def scope_of(nodeid: str, dist: str) -> str:
+    """Return the unit of a test without topology: xdist's own for each ``--dist``.
+
+    Tests that worksteal would move singly are units of their own.
+    """
+    if dist == "loadscope":
+        return nodeid.rpartition("::")[0]
+    if dist == "loadfile":
+        return nodeid.partition("::")[0]
+    group = nodeid.rpartition("@")[2]
+    return group if dist == "loadgroup" and "]" not in group else nodeid
+
+
 class TopologyScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """LoadScope by topology; a test that killed its worker is never run again."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """Return the topology of a test, else the test itself."""
+        """Return the topology of a test, else what ``--dist`` asks for."""
         name = topology_of(nodeid)
-        return f"topo:{name}" if name else nodeid
+        if name:
+            return f"topo:{name}"
+        return scope_of(nodeid, self.config.getvalue("dist"))
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Take a worker away and return the test it died in.

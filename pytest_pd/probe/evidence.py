@@ -160,24 +160,6 @@ def take_snapshot(
     )
 
 
-def foreign_requests(
-    delta: Delta, workers: Sequence[str], names: EvidenceNames, *, own: int
-) -> int | None:
-    """Return how many requests in the window were not ours.
-
-    Args:
-        workers: Services of one role that sees each of our requests exactly once.
-        own: Requests that we sent inside the window and that were answered.
-
-    Returns:
-        None when no worker counts its requests; negative when some of ours are
-        missing.
-    """
-    seen = [delta.increase(name, names.requests) for name in workers]
-    counted = [value for value in seen if value is not None]
-    return round(sum(counted)) - own if counted else None
-
-
 def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
     """Write every page as it came, one file per service; failures beside them."""
     folder.mkdir(parents=True, exist_ok=True)

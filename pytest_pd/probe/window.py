@@ -43,6 +43,20 @@ class Window:
         known = [value for value in values if value is not None]
         return sum(known) if known else None
 
+    def foreign_requests(self, own: int) -> int | None:
+        """Return how many requests in the window were not ours.
+
+        Args:
+            own: Requests that we sent inside the window.
+
+        Returns:
+            None when no worker counts its requests.
+        """
+        roles = {endpoint.role for endpoint in self.endpoints}
+        last = Role.DECODE if Role.DECODE in roles else Role.AGGREGATED
+        served = self.total(last, "requests")
+        return None if served is None else max(0, round(served) - own)
+
     def routed(self, role: Role) -> Mapping[str, float]:
         """Return requests per worker as the router's counters say.
 

@@ -31,11 +31,12 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("args", [(), ("-n", "1")], ids=["plain", "controller"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_signal_takes_down_and_reports(project, name):
+def test_signal_takes_down_and_reports(project, name, args):
     project.suite(WAITING)
     with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "--junitxml=out.xml"],
+        [sys.executable, "-m", "pytest", "--junitxml=out.xml", *args],
         cwd=project.pytester.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_pd.plugin.xdist import scope_of
+
 TWO = ("--topology", "local_1p1d,local_2p1d")
 
 
@@ -23,6 +25,9 @@ def test_default_topology(project):
         pytest.param((), id="plain"),
         pytest.param(("-n", "2"), id="xdist"),
         pytest.param(("-n", "3"), id="more-workers-than-topologies"),
+        pytest.param(("-n", "2", "--dist", "loadscope"), id="loadscope"),
+        pytest.param(("-n", "2", "--dist", "loadfile"), id="loadfile"),
+        pytest.param(("-n", "2", "--dist", "worksteal"), id="worksteal"),
         pytest.param(("--ff",), id="ff"),
         pytest.param(("-p", "no:cacheprovider"), id="no-cache"),
         pytest.param(("-p", "no:benchmark"), id="no-benchmark"),
@@ -136,3 +141,21 @@ def test_bring_up_does_not_count_against_a_test_timeout(project):
     )
 
     project.run("--timeout=2").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("dist", "unit"),
+    [
+        ("load", "d/t.py::A::b[x@y]"),
+        ("worksteal", "d/t.py::A::b[x@y]"),
+        ("loadgroup", "d/t.py::A::b[x@y]"),
+        ("loadscope", "d/t.py::A"),
+        ("loadfile", "d/t.py"),
+    ],
+)
+def test_tests_without_topology_are_dealt_as_asked(dist, unit):
+    assert scope_of("d/t.py::A::b[x@y]", dist) == unit
+
+
+def test_a_group_of_xdist_stays_together():
+    assert scope_of("t.py::a[1]@g", "loadgroup") == "g"

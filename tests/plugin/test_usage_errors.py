@@ -147,3 +147,36 @@ def test_attached_run_without_the_named_topology(project):
     refused(
         project.run("--attach", "abcdefgh", "--topology", "other"), "'other'", "mine"
     )
+
+
+def test_misspelt_need_is_no_silent_skip(project):
+    project.suite(
+        """
+        import pytest
+
+        @pytest.mark.pd_needs("disagregated")
+        def test_a(deployment): pass
+        """
+    )
+
+    refused(project.run(), "'disagregated'", "disaggregated", "test_a")
+
+
+def test_deployment_asked_for_in_a_running_test_is_told(project):
+    project.suite("def test_a(request): request.getfixturevalue('deployment')")
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*name `deployment` or `topology` among the test's*"])
+
+
+def test_topology_alone_does_not_bring_a_deployment(project):
+    project.suite(
+        "def test_a(request, topology): request.getfixturevalue('deployment')"
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*'local_1p1d' is not up for this test*"])

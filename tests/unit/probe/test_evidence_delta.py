@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pytest_pd.plan.model import Endpoint, Role
 from pytest_pd.plan.seam import EvidenceNames
-from pytest_pd.probe.evidence import Snapshot, foreign_requests, take_snapshot
+from pytest_pd.probe.evidence import Snapshot, take_snapshot
 from pytest_pd.probe.metrics import parse_page
+from pytest_pd.probe.window import Window
 from tests.kit import free_ports
 
 NAMES = EvidenceNames(
@@ -83,17 +86,23 @@ def test_a_router_counts_per_worker():
     assert by_worker == {"a": 3, "b": 2}
 
 
-def test_requests_that_are_not_ours_are_foreign():
-    before = snapshot(p_0="requests_total 1", p_1="requests_total 5")
-    after = snapshot(1.0, p_0="requests_total 4", p_1="requests_total 9")
-    delta = after.since(before)
+def window(before, after, role=Role.DECODE):
+    services = sorted({*before.pages, *after.pages})
+    places = [Endpoint(name, role, "http://127.0.0.1:1") for name in services]
+    return Window(after.since(before), places, NAMES)
 
-    assert foreign_requests(delta, ["p-0", "p-1"], NAMES, own=7) == 0
-    assert foreign_requests(delta, ["p-0", "p-1"], NAMES, own=5) == 2
+
+@pytest.mark.parametrize(("own", "foreign"), [(7, 0), (5, 2), (9, 0)])
+@pytest.mark.parametrize("role", [Role.DECODE, Role.AGGREGATED])
+def test_requests_that_are_not_ours_are_foreign(role, own, foreign):
+    before = snapshot(d_0="requests_total 1", d_1="requests_total 5")
+    after = snapshot(1.0, d_0="requests_total 4", d_1="requests_total 9")
+
+    assert window(before, after, role).foreign_requests(own) == foreign
 
 
 def test_foreign_traffic_is_unknown_where_nobody_counts():
-    assert foreign_requests(AFTER.since(BEFORE), ["decode-0"], NAMES, own=1) is None
+    assert window(BEFORE, AFTER).foreign_requests(1) is None
 
 
 def test_a_page_that_cannot_be_read_is_told_and_not_zero():
