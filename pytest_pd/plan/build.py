@@ -89,6 +89,9 @@ def make_plan(
         notes=tuple(dict.fromkeys([*layout.notes, *notes, *_carried(topology)])),
         budgets_s=_budgets_s(topology, services),
         performance_only=topology.performance_only,
+        kubernetes=topology.kubernetes.model_dump(mode="json", exclude_defaults=True)
+        if topology.kubernetes
+        else {},
     )
 
 
@@ -150,8 +153,14 @@ def _nodes(context: Context, services: Sequence[ServicePlan]) -> tuple[NodePlan,
     for service in services:
         used.setdefault(service.node, set()).update(service.gpu_ids)
     gpus, index = context.cluster.node_gpus, context.cluster.node_names
+    pods = context.cluster.backend == "kubernetes"
     return tuple(
-        NodePlan(name, context.address(name), gpus[index[name]], len(used[name]))
+        NodePlan(
+            name,
+            context.address(name),
+            len(used[name]) if pods else gpus[index[name]],
+            len(used[name]),
+        )
         for name in sorted(used, key=lambda name: index[name])
     )
 

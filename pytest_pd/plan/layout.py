@@ -35,14 +35,17 @@ def lay_out(topology: TopologySpec, cluster: ClusterSpec, engine: Engine) -> Lay
     replicas = tuple(_replicas(topology, cluster, engine))
     gpus = cluster.node_gpus
     pack = topology.placement.pack
+    pods = cluster.backend == "kubernetes"
     mode = topology.placement.roles_share_nodes
     firm: dict[bool, SpecError] = {}
     for shared in {"off": (False,), "auto": (False, True)}.get(mode, (True,)):
         try:
-            slots = place(replicas, gpus, shared=shared, pack=pack)
+            slots = place(replicas, gpus, shared=shared, pack=pack, alone=pods)
         except SpecError as error:
             firm[shared] = error
             continue
+        if pods:
+            _refuse_too_many_gpus(replicas, topology, cluster)
         notes = _sharing_notes(slots, by_need=shared and mode == "auto")
         if mode == "required":
             _require_sharing(slots)
@@ -135,6 +138,16 @@ def _require_sharing(slots: tuple[Slot, ...]) -> None:
             f"only some of the roles {', '.join(sorted(roles))}.",
             hint="use fewer or smaller replicas, or roles_share_nodes: preferred",
         )
+
+
+def _refuse_too_many_gpus(
+    replicas: tuple[Replica, ...], topology: TopologySpec, cluster: ClusterSpec
+) -> None:
+    # pods are counted as nodes, so placing them says nothing about machines
+    wanted = sum(replica.nodes * replica.node_gpus for replica in replicas)
+    if wanted > cluster.nodes * cluster.gpus_per_node:
+        error = SpecError("the cluster has too few GPUs.")
+        raise _too_small(error, replicas, topology, cluster)
 
 
 def _too_small(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class Role(StrEnum):
@@ -33,6 +34,7 @@ class SiteFacts:
         run_dir: Run directory of this topology as the services see it.
         addresses: Planned node name to the address its services listen on and
             the others use; absent names are shown as themselves.
+        reach: The same for the harness, where it goes another way (port-forward).
         busy: (node name, port) pairs that are taken already.
         python: Interpreter that runs our own programs on the nodes.
         port_offset: Added to every port that no specification fixes, so that
@@ -42,6 +44,7 @@ class SiteFacts:
     run_dir: str = "."
     run_id: str = "run"
     addresses: Mapping[str, str] = field(default_factory=dict)
+    reach: Mapping[str, str] = field(default_factory=dict)
     busy: frozenset[tuple[str, int]] = frozenset()
     python: str = "python3"
     port_offset: int = 0
@@ -148,6 +151,7 @@ class Endpoint:
         url: Base URL without a trailing slash.
         ranks: Data-parallel ranks it serves; empty when it has none.
         metrics_url: Prometheus page, or None when there is none.
+        inside: URL among the services, where the harness goes another way.
     """
 
     service: str
@@ -155,6 +159,12 @@ class Endpoint:
     url: str
     ranks: tuple[int, ...] = ()
     metrics_url: str | None = None
+    inside: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """URL by which the other services know it: what a router's labels say."""
+        return self.inside or self.url
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +224,7 @@ class DeploymentPlan:
         performance_only: Tokens are bent on purpose (forced acceptance): no
             verdict on correctness or accuracy.
         assumed: Planned for hardware that the cluster has not: only to be read.
+        kubernetes: The topology's section of that name.
         disk_bytes: Logs, and KV files of shared storage; weights not counted.
     """
 
@@ -235,6 +246,7 @@ class DeploymentPlan:
     budgets_s: Mapping[str, float] = field(default_factory=dict)
     performance_only: bool = False
     assumed: bool = False
+    kubernetes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

@@ -55,6 +55,7 @@ class Grid:
     """The nodes of a cluster while they are being given away.
 
     Attributes:
+        alone: A node takes one replica: nodes are pods.
         free: Free GPU ids of each node, ascending.
         owner: Which role has a node, as far as roles do not share.
         load: Processes on each node: decides where there are no GPUs.
@@ -63,6 +64,7 @@ class Grid:
     gpus: Sequence[int]
     shared: bool
     pack: bool
+    alone: bool = False
     free: list[list[int]] = field(init=False)
     owner: dict[int, Role] = field(default_factory=dict)
     load: list[int] = field(init=False)
@@ -75,6 +77,8 @@ class Grid:
     def open_to(self, node: int, replica: Replica) -> bool:
         """Can the replica use its share of this node?"""
         if not self.shared and self.owner.get(node, replica.role) is not replica.role:
+            return False
+        if self.alone and self.load[node]:
             return False
         free = self.free[node]
         if replica.gpu_pins:
@@ -108,7 +112,12 @@ class Grid:
 
 
 def place(
-    replicas: Sequence[Replica], gpus: Sequence[int], *, shared: bool, pack: bool
+    replicas: Sequence[Replica],
+    gpus: Sequence[int],
+    *,
+    shared: bool,
+    pack: bool,
+    alone: bool = False,
 ) -> tuple[Slot, ...]:
     """Give every process a node and GPU ids; pinned replicas choose first.
 
@@ -117,11 +126,12 @@ def place(
         gpus: GPUs of each node of the cluster.
         shared: Roles may share a node.
         pack: Fill a node before the next is opened.
+        alone: One replica per node.
 
     Raises:
         SpecError: pins that contradict each other, or too few nodes or GPUs.
     """
-    grid = Grid(gpus, shared, pack)
+    grid = Grid(gpus, shared, pack, alone)
     order = sorted(replicas, key=lambda r: not (r.pins or r.gpu_pins))
     placed: dict[tuple[Role, int], list[Slot]] = {}
     for replica in order:

@@ -25,6 +25,15 @@ class Context:
     cluster: ClusterSpec
     site: SiteFacts
 
+    @property
+    def pods(self) -> bool:
+        """Whether every process has a node, that is a pod, of its own."""
+        return self.cluster.backend == "kubernetes"
+
+    def reach(self, node: str) -> str:
+        """Return where the harness finds a node."""
+        return self.site.reach.get(node, self.address(node))
+
     def address(self, node: str) -> str:
         """Return where services of a node listen; its name before we know."""
         return self.site.addresses.get(node, node)
@@ -140,16 +149,18 @@ def _routers(context: Context, node: int, router: Router | None) -> Iterator[_As
     fixed = {**({"http": spec.port} if spec.port else {}), **spec.ports}
     for number in range(spec.replicas):
         name = "router" if spec.replicas == 1 else f"router-{number}"
-        claim = Claim(name, f"node{node}", Role.ROUTER, router.ports(), fixed, number)
+        place = node + number if context.pods else node
+        claim = Claim(name, f"node{place}", Role.ROUTER, router.ports(), fixed, number)
         yield _Asked(claim, pool, replica=number)
 
 
 def _control(context: Context, node: int) -> Iterator[_Asked]:
     spec = context.topology.control_plane
-    for service in spec.services if spec else ():
+    for number, service in enumerate(spec.services if spec else ()):
         widths = control.PORTS[service]
         fixed = {k: v for k, v in spec.ports.items() if k in widths} if spec else {}
-        claim = Claim(service, f"node{node}", Role.CONTROL, widths, fixed)
+        place = node + number if context.pods else node
+        claim = Claim(service, f"node{place}", Role.CONTROL, widths, fixed)
         yield _Asked(claim, PoolSpec(image=spec.image if spec else None))
 
 
@@ -164,12 +175,15 @@ class _Nodes:
     def of_control(self) -> int:
         """Return the node of the control plane."""
         spec = self.context.topology.control_plane
-        return self._find(spec.node if spec else None, "control_plane.node")
+        ref = "own" if spec and self.context.pods else spec.node if spec else None
+        return self._find(ref, "control_plane.node")
 
     def of_router(self, control_node: int) -> int:
         """Return the node of all routers."""
         spec = self.context.topology.router
         ref = spec.node if spec else None
+        if self.context.pods:
+            ref = "own"
         return control_node if ref == "control" else self._find(ref, "router.node")
 
     def _find(self, ref: NodeRef | None, what: str) -> int:
@@ -183,15 +197,20 @@ class _Nodes:
             return ours[0]
         return resolve_node(ref, self.context.cluster.node_names, what)
 
+    def width(self, what: str) -> int:
+        """Return how many pods the services of ``control_plane`` or ``router`` are."""
+        spec = self.context.topology.control_plane
+        return len(spec.services) if spec and what == "control_plane.node" else 1
+
     def _own(self, what: str) -> int:
         cluster = self.context.cluster
         workers = max(slot.node for slot in self.layout.slots) + 1
         own = workers + self.taken
-        self.taken += 1
-        if own >= cluster.nodes:
+        self.taken += self.width(what) if self.context.pods else 1
+        if own >= cluster.places:
             raise SpecError(
                 f"{self.context.topology.name}: {what} is own, and the workers use "
-                f"{workers} of the {cluster.nodes} nodes of {cluster.name!r}.",
+                f"{workers} of the {cluster.places} nodes of {cluster.name!r}.",
                 hint=f"a cluster of {own + 1} nodes, or {what}: first",
             )
         return own

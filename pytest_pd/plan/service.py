@@ -67,12 +67,33 @@ def _launch(
         return control.launch(worker.name, worker, context.topology.control_plane)
     if worker.role is Role.ROUTER and router:
         workers = [
-            each.endpoint
+            replace(each.endpoint, url=each.endpoint.known_as)
             for each in before
             if each.endpoint and each.endpoint.role is not Role.ROUTER
         ]
-        return router.launch(worker, workers)
+        return router.launch(worker, behind_services(context.topology, workers))
     return engine.launch(worker)
+
+
+def behind_services(
+    topology: TopologySpec, workers: Sequence[Endpoint]
+) -> Sequence[Endpoint]:
+    """Return what a router is told: every worker, or one Service per role.
+
+    One cluster IP before several pods is told as one URL with as many ranks.
+    """
+    spec = topology.kubernetes
+    if spec is None or spec.front != "cluster_ip":
+        return workers
+    found = []
+    for role in dict.fromkeys(worker.role for worker in workers):
+        ours = [worker for worker in workers if worker.role is role]
+        port = ours[0].url.rpartition(":")[2]
+        name = spec.names(role).name or role.value
+        ranks = tuple(range(len(ours)))
+        url = f"http://{name}:{port}"
+        found.append(replace(ours[0], url=url, ranks=ranks, inside=""))
+    return found
 
 
 def _worker(
@@ -135,7 +156,7 @@ def _started(context: Context, seat: Seat, worker: Worker, launch: Launch) -> St
         node=seat.node,
         argv=launch.argv,
         log=pool.logs[seat.index] if seat.index < len(pool.logs) else pool.log,
-        ready=_ready(context, launch.ready),
+        ready=_ready(context, launch.ready, seat.node),
         env={key: value for _, env in layers for key, value in env.items()},
         env_from_host=_from_host(worker, launch),
         env_unset=launch.env_unset,
@@ -153,7 +174,8 @@ def _started(context: Context, seat: Seat, worker: Worker, launch: Launch) -> St
         shm_gib=resources.shm_gib,
         rdma_devices=pool.rdma_devices,
     )
-    return Started(service, _endpoint(worker, launch), launch.after, launch.notes)
+    endpoint = _endpoint(worker, launch, context.reach(seat.node))
+    return Started(service, endpoint, launch.after, launch.notes)
 
 
 def _env_layers(
@@ -193,10 +215,14 @@ def _node_env(context: Context, node: str) -> Mapping[str, str]:
     }
 
 
-def _ready(context: Context, ready: ReadyPlan) -> ReadyPlan:
+def _ready(context: Context, ready: ReadyPlan, node: str) -> ReadyPlan:
     budgets = context.topology.budgets
+    target = ready.target
+    if ready.kind in ("http", "tcp"):
+        target = target.replace(f"{context.address(node)}:", f"{context.reach(node)}:")
     return replace(
         ready,
+        target=target,
         budget_s=budgets.ready_s or ready.budget_s,
         stall_s=budgets.stall_s or ready.stall_s,
     )
@@ -221,16 +247,17 @@ def _image(context: Context, worker: Worker) -> str | None:
     return context.cluster.images.get(image, image) if image else None
 
 
-def _endpoint(worker: Worker, launch: Launch) -> Endpoint | None:
+def _endpoint(worker: Worker, launch: Launch, reach: str) -> Endpoint | None:
     if not launch.endpoint:
         return None
     if "http" not in worker.ports:
         raise SpecError(f"{worker.name} serves an API and asked for no http port.")
-    metrics = worker.ports.get(launch.metrics_port)
+    metrics, http = worker.ports.get(launch.metrics_port), worker.ports["http"]
     return Endpoint(
         service=worker.name,
         role=worker.role,
-        url=f"http://{worker.address}:{worker.ports['http']}",
+        url=f"http://{reach}:{http}",
         ranks=launch.ranks,
-        metrics_url=f"http://{worker.address}:{metrics}/metrics" if metrics else None,
+        metrics_url=f"http://{reach}:{metrics}/metrics" if metrics else None,
+        inside="" if reach == worker.address else f"http://{worker.address}:{http}",
     )

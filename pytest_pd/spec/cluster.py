@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pytest_pd.spec.base import Count, Env, Model, Name, Positive, Seconds
+from pytest_pd.spec.site_kubernetes import KubernetesSite
 from pytest_pd.spec.site_slurm import SlurmSite
 from pytest_pd.spec.site_ssh import FabricSite, SshSite
 
@@ -22,7 +23,7 @@ class ClusterSpec(Model):
         models: Alias (``model.ref``) to path; `images` alike.
         env: Environment of every service; `node_env` by node name on top of it.
         fabric: Which network interfaces engines and collectives use.
-        slurm: Read when the backend is ``slurm``; `ssh` alike.
+        slurm: Read when the backend is ``slurm``; `ssh` and `kubernetes` alike.
     """
 
     name: Name
@@ -40,6 +41,7 @@ class ClusterSpec(Model):
     fabric: FabricSite | None = None
     slurm: SlurmSite | None = None
     ssh: SshSite | None = None
+    kubernetes: KubernetesSite | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     telemetry: dict[str, Any] = Field(default_factory=dict)
 
@@ -69,11 +71,18 @@ class ClusterSpec(Model):
         return self.fabric.env if self.fabric else {}
 
     @property
+    def places(self) -> int:
+        """Nodes that a plan may use: on Kubernetes every pod is one of its own."""
+        if self.backend != "kubernetes":
+            return self.nodes
+        return (self.kubernetes or KubernetesSite()).max_pods
+
+    @property
     def node_gpus(self) -> tuple[int, ...]:
         """GPUs of each node, in the order of the plan's nodes."""
         hosts = self.ssh.hosts if self.backend == "ssh" and self.ssh else ()
         if not hosts:
-            return (self.gpus_per_node,) * self.nodes
+            return (self.gpus_per_node,) * self.places
         return tuple(
             self.gpus_per_node if host.gpus is None else host.gpus for host in hosts
         )
@@ -81,6 +90,6 @@ class ClusterSpec(Model):
     @property
     def node_names(self) -> dict[str, int]:
         """What nodes may be called in a specification, with their index."""
-        names = {f"node{index}": index for index in range(self.nodes)}
+        names = {f"node{index}": index for index in range(self.places)}
         hosts = self.ssh.hosts if self.backend == "ssh" and self.ssh else ()
         return names | {h.name or h.host: index for index, h in enumerate(hosts)}

@@ -19,6 +19,7 @@ from pytest_pd.spec.extra import (
 )
 from pytest_pd.spec.front import AffinitySpec, ControlPlaneSpec, RouterSpec
 from pytest_pd.spec.pool import PoolSpec, WorkerSpec
+from pytest_pd.spec.site_kubernetes import KubernetesSpec
 from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
 
@@ -45,6 +46,7 @@ class TopologySpec(Model):
 
     Attributes:
         hardware: Kind of machine, or several that the same file is meant for.
+        kubernetes: Names and labels there; other backends do not look at it.
         encode: Reserved for a third phase; refused until it is supported.
         workloads: Names of workload files, or workloads written out; they go
             with the shape, so that a variant can replace them.
@@ -74,6 +76,7 @@ class TopologySpec(Model):
     software: dict[str, SoftwareSpec] = Field(default_factory=dict)
     setup: SetupSpec | None = None
     profiling: ProfilingSpec | None = None
+    kubernetes: KubernetesSpec | None = None
     level: Literal["quick", "standard", "full"] = Field(
         default_factory=lambda data: (
             "quick" if data.get("hardware") == "cpu" else "standard"

@@ -55,7 +55,7 @@ def test_answers_name_a_prefill_and_a_decode_worker(answers, witness, deployment
     prefill, decode = (set(names) for names in zip(*named, strict=True))
     assert not prefill & decode, f"served both phases: {prefill & decode}"
     for names, role in ((prefill, Role.PREFILL), (decode, Role.DECODE)):
-        known = {urlsplit(e.url).netloc for e in deployment.plan.of_role(role)}
+        known = {urlsplit(e.known_as).netloc for e in deployment.plan.of_role(role)}
         by_address = {name.partition("@")[0] for name in names if ":" in name}
         assert by_address <= known, f"unknown {role} workers: {by_address - known}"
 
