@@ -1,4 +1,7 @@
-"""``report.html``: one page that opens from disk and needs nothing else. Pure."""
+"""``report.html``: one page that opens from disk and needs nothing else.
+
+Reads the files of the runs it shows; writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pytest_pd.report.collect import topology_charts
+from pytest_pd.report.draw import draw, with_table
 from pytest_pd.report.html import Html, details, link, table
 from pytest_pd.report.picture import draw_topology
 from pytest_pd.report.plots import all_plots, per_device
@@ -16,7 +21,6 @@ from pytest_pd.report.points import Point, points_of
 from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
 from pytest_pd.report.style import CSS
 from pytest_pd.report.summary import bad_outcomes
-from pytest_pd.report.svg import plot
 from pytest_pd.report.words import digits, duration, headline, offered
 
 HEAD = (
@@ -86,10 +90,7 @@ def _verdict(run: RunRecord) -> str:
 
 
 def _plots(points: Sequence[Point], *, several_runs: bool) -> str:
-    drawn = [
-        plot(p.title, p.x, p.y, p.series, markers=p.markers)
-        for p in all_plots(points, several_runs=several_runs)
-    ]
+    drawn = [draw(chart) for chart in all_plots(points, several_runs=several_runs)]
     head = '<h2 id="figures">Figures</h2>'
     if not drawn:
         return head + "<p>No load was measured that holds.</p>"
@@ -124,12 +125,18 @@ def _topology(
         f"<h2>{escape(topology.name)}</h2>",
         draw_topology(topology.plan),
         _services(topology, out),
+        _charts(topology, own),
         _other_figures(topology.entries),
         _instrument(own),
         _environment(topology),
         _plan(topology),
     ]
     return f"<section>{''.join(parts)}</section>"
+
+
+def _charts(topology: TopologyRecord, points: Sequence[Point]) -> str:
+    pairs = [with_table(chart) for chart in topology_charts(topology, points)]
+    return f'<div class="plots">{"".join(pairs)}</div>' if any(pairs) else ""
 
 
 def _services(topology: TopologyRecord, out: Path) -> str:

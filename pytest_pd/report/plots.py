@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from pytest_pd.report.chart import Axis, Plot, Series
 from pytest_pd.report.points import Point
-from pytest_pd.report.svg import Axis, Series
 
 CDF_POINTS = 120
 LATENCIES = (
@@ -16,18 +15,6 @@ LATENCIES = (
     ("e2e", "Whole answer"),
 )
 Figure = Callable[[Point], float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One plot as data: any drawing library can show it."""
-
-    name: str
-    title: str
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...]
-    markers: bool = True
 
 
 def all_plots(points: Sequence[Point], *, several_runs: bool = False) -> list[Plot]:

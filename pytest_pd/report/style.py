@@ -42,6 +42,10 @@ svg text{fill:var(--fg);font:12px system-ui,sans-serif}
 .c4{stroke:var(--c4)}.c5{stroke:var(--c5)}
 .mark.c0{fill:var(--c0)}.mark.c1{fill:var(--c1)}.mark.c2{fill:var(--c2)}
 .mark.c3{fill:var(--c3)}.mark.c4{fill:var(--c4)}.mark.c5{fill:var(--c5)}
+.whisker{stroke:var(--fg);fill:none;stroke-width:1.5}
+.bound{stroke:var(--c4);fill:none;stroke-width:3}
+.rule{stroke:var(--bad);fill:none;stroke-width:1.5;stroke-dasharray:6 4}
+.pair{min-width:0}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.25rem 0;
 padding:0;font-size:.85rem}.legend svg{width:1rem;height:.75rem;margin-right:.3rem}
 section>figure{max-width:44rem}
@@ -51,5 +55,7 @@ figcaption{font-size:.9rem;color:var(--dim)}
 stroke-width:3}
 pre{overflow-x:auto;background:var(--card);padding:.75rem;font-size:.85rem}
 details{margin:.5rem 0}summary{cursor:pointer}
+@media(max-width:40rem){body{padding:.5rem}figure{padding:.25rem}
+figure>svg text{font-size:19px}th,td{padding:.25rem .4rem}}
 @media print{details{display:block}body{max-width:none}}
 """.strip()

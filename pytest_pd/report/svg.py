@@ -11,27 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from pytest_pd.report.chart import Axis, Plot, Series
+
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 46
 COLOURS = 6
 MOST_OWN_TICKS = 9
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "12 4", "4 2")
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One line of a plot; `points` are (x, y), drawn in the order given."""
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis: its label with unit, and whether it is logarithmic."""
-
-    label: str
-    is_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +60,42 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
     ]
 
 
-def plot(
-    title: str, x: Axis, y: Axis, series: Sequence[Series], *, markers: bool = True
-) -> str:
+def plot(chart: Plot) -> str:
     """Return an ``<svg>`` with its legend as a figure; empty without any point.
 
     Values that a logarithmic axis cannot show (zero and below) are left out.
     """
-    shown = [_visible(line, x, y) for line in series]
+    x, y, markers = chart.x, chart.y, chart.markers
+    shown = [_visible(line, x, y) for line in chart.series]
     points = [point for line in shown for point in line.points]
     if not points:
         return ""
-    horizontal = _scale([p[0] for p in points], x, LEFT, WIDTH - RIGHT)
-    vertical = _scale([p[1] for p in points], y, HEIGHT - BOTTOM, TOP)
-    body = [
-        _grid(horizontal, vertical, x, y, _few(points) if x.is_log and markers else ())
-    ]
+    horizontal = scale_of([p[0] for p in points], x, LEFT, WIDTH - RIGHT)
+    vertical = scale_of([p[1] for p in points], y, HEIGHT - BOTTOM, TOP)
+    own = _few(points) if x.is_log and markers else ()
+    body = [_grid(horizontal, vertical, x, y, own)]
+    body += [_rule(horizontal.px(at), words) for at, words in chart.marks]
     for index, line in enumerate(shown):
         if line.points:
             body.append(_line(index, line, horizontal, vertical, markers))
     names = ", ".join(line.name for line in shown)
+    words = f"{chart.title}. Lines: {names}. The table has the values."
+    return framed(chart.title, words, HEIGHT, "".join(body), _legend(shown))
+
+
+def framed(title: str, words: str, height: float, body: str, legend: str = "") -> str:
+    """Return a figure with a caption around the inside of an ``<svg>``."""
     return (
-        f'<figure class="plot"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(f"{title}. Lines: {names}. The table has the values.")}">'
-        f"{''.join(body)}</svg>{_legend(shown)}"
+        f'<figure class="plot"><svg viewBox="0 0 {WIDTH} {height:g}" role="img" '
+        f'aria-label="{escape(words)}">{body}</svg>{legend}'
         f"<figcaption>{escape(title)}</figcaption></figure>"
     )
+
+
+def _rule(at: float, words: str) -> str:
+    """Draw a vertical rule with its words beside it."""
+    path = f'<path class="rule" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>'
+    return path + text_at(at + 4, TOP + 12, words, "start")
 
 
 def _visible(line: Series, x: Axis, y: Axis) -> Series:
@@ -114,7 +110,8 @@ def _visible(line: Series, x: Axis, y: Axis) -> Series:
     return Series(line.name, kept)
 
 
-def _scale(values: Sequence[float], axis: Axis, start: float, end: float) -> Scale:
+def scale_of(values: Sequence[float], axis: Axis, start: float, end: float) -> Scale:
+    """Return a scale that holds all values; a linear one begins at 0."""
     low, high = min(values), max(values)
     if axis.is_log:
         wide = high > low * 1.05
@@ -138,19 +135,20 @@ def _grid(
     for value in vertical.ticks():
         at = vertical.px(value)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{right}"/>')
-        parts.append(_text(LEFT - 6, at + 4, short(value), "end"))
+        parts.append(text_at(LEFT - 6, at + 4, short(value), "end"))
     for value in own or horizontal.ticks():
         at = horizontal.px(value)
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{bottom}"/>')
-        parts.append(_text(at, bottom + 16, short(value), "middle"))
-    parts.append(_text((LEFT + right) / 2, HEIGHT - 8, x.label, "middle"))
+        parts.append(text_at(at, bottom + 16, short(value), "middle"))
+    parts.append(text_at((LEFT + right) / 2, HEIGHT - 8, x.label, "middle"))
     middle = (TOP + bottom) / 2
     turn = f' transform="rotate(-90 14 {middle:.0f})"'
-    parts.append(_text(14, middle, y.label, "middle", turn))
+    parts.append(text_at(14, middle, y.label, "middle", turn))
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
+def text_at(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
+    """Return a ``<text>``; `anchor` is ``start``, ``middle`` or ``end``."""
     place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}'
     return f"<text {place}>{escape(text)}</text>"
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pd.errors import PdError
+from pytest_pd.report.chart import Chart
+from pytest_pd.report.collect import topology_charts
 from pytest_pd.report.page import make_page
+from pytest_pd.report.plots import all_plots
+from pytest_pd.report.points import points_of
 from pytest_pd.report.read import RunRecord
 from pytest_pd.report.rows import LONG, long_rows, to_csv, wide_rows
 from pytest_pd.report.summary import summary_markdown
+
+Content = str | bytes
 
 
 def files_of(
@@ -24,7 +31,40 @@ def files_of(
     }
 
 
-def write_files(out: Path, files: Mapping[str, str]) -> list[Path]:
+def png_files(runs: Sequence[RunRecord]) -> dict[str, bytes]:
+    """Return ``plots/<name>.png`` to content, for every chart of the page.
+
+    Raises:
+        PdError: matplotlib is not installed.
+    """
+    from pytest_pd.report.png import png_of
+
+    charts = named_charts(runs)
+    return {f"plots/{name}.png": png_of(chart) for name, chart in charts.items()}
+
+
+def named_charts(runs: Sequence[RunRecord]) -> dict[str, Chart]:
+    """Return file stem to chart: sweeps of all runs, then what each topology has."""
+    points, several = points_of(runs), len(runs) > 1
+    found: dict[str, Chart] = {
+        chart.name: chart for chart in all_plots(points, several_runs=several)
+    }
+    for run in runs:
+        for topology in run.topologies:
+            words = [run.run_id, topology.name] if several else [topology.name]
+            place = (run.run_id, topology.name)
+            own = [p for p in points if (p.run_id, p.topology) == place]
+            for chart in topology_charts(topology, own):
+                found["_".join(map(file_word, [*words, chart.name]))] = chart
+    return found
+
+
+def file_word(text: str) -> str:
+    """Return text that every file system takes as a name."""
+    return re.sub(r"[^\w.@=+-]+", "-", text).strip("-.") or "unnamed"
+
+
+def write_files(out: Path, files: Mapping[str, Content]) -> list[Path]:
     """Write each file whole or not at all, and return the paths.
 
     Raises:
@@ -32,11 +72,13 @@ def write_files(out: Path, files: Mapping[str, str]) -> list[Path]:
     """
     written = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            partial = out / f"{name}.partial"
-            partial.write_text(text, encoding="utf-8")
-            written.append(partial.replace(out / name))
+        for name, content in files.items():
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.partial")
+            data = content.encode() if isinstance(content, str) else content
+            partial.write_bytes(data)
+            written.append(partial.replace(path))
     except OSError as error:
         raise PdError(
             f"{str(out)!r} cannot be written: {error.strerror}.",

@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 
-FOUNDATION = {"errors", "registry"}
+FOUNDATION = {"errors", "registry", "secret"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
+    "secret": set(),
     "spec": FOUNDATION,
     "plan": FOUNDATION | {"spec"},
     "engines": FOUNDATION | {"spec", "plan"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "probe": FOUNDATION | {"spec", "plan", "reference"},
     "load": FOUNDATION | {"spec"},
     "measure": FOUNDATION | {"spec", "load"},
-    "report": FOUNDATION | {"spec", "plan", "load", "measure"},
+    "report": FOUNDATION | {"spec", "plan", "probe", "load", "measure"},
 }
 """Part to the parts it may import; parts not named here may import all below."""
 

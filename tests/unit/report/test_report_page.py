@@ -8,12 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pytest_pd.report.chart import Axis, Plot, Series
 from pytest_pd.report.page import make_page
 from pytest_pd.report.picture import draw_topology
 from pytest_pd.report.plots import all_plots, steps
 from pytest_pd.report.points import points_of
 from pytest_pd.report.read import read_run
-from pytest_pd.report.svg import Axis, Scale, Series, linear_ticks, plot
+from pytest_pd.report.svg import Scale, linear_ticks, plot
 from tests.run_kit import PLAN, entry, outcome, passed, write_run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -206,7 +207,7 @@ def test_cdf_is_thinned_and_keeps_the_last_sample():
 def test_plot_of_a_single_point_is_finite(is_log, value):
     axis = Axis("x", is_log=is_log)
 
-    drawn = plot("t", axis, axis, [Series("one", ((value, value),))])
+    drawn = plot(Plot("p", "t", axis, axis, (Series("one", ((value, value),)),)))
 
     ET.fromstring(drawn)
     numbers = re.findall(r'd="M([\d.]+) ([\d.]+)', drawn)
@@ -216,7 +217,7 @@ def test_plot_of_a_single_point_is_finite(is_log, value):
 def test_plot_leaves_out_what_a_logarithm_cannot_show():
     x, y = Axis("x"), Axis("y", is_log=True)
 
-    assert plot("t", x, y, [Series("zero", ((1.0, 0.0), (2.0, float("nan"))))]) == ""
+    assert plot(Plot("p", "t", x, y, (Series("zero", ((1.0, 0.0),)),))) == ""
 
 
 def test_scale_maps_ends_to_ends():
@@ -231,7 +232,9 @@ def test_ticks_are_round():
 
 
 def test_names_of_lines_are_escaped():
-    drawn = plot("a & b", Axis("x"), Axis("y"), [Series("<b>", ((1.0, 1.0),))])
+    drawn = plot(
+        Plot("p", "a & b", Axis("x"), Axis("y"), (Series("<b>", ((1.0, 1.0),)),))
+    )
 
     assert "<b>" not in drawn
     ET.fromstring(drawn)
