@@ -14,6 +14,7 @@ MARKS = {
     "pd_level(level)": "runs at this level and above: quick, standard, full",
     "pd_points(kind)": "runs once per point of the workloads: closed, open, bandwidth",
     "pd_needs(*facts)": "needs facts of the topology: disaggregated, true_tokens, ...",
+    "pd_takes_s(seconds)": "is not begun when its job ends sooner than that",
     "measure": "measures time: takes its nodes for itself",
     "correctness": "correctness of answers and of the hand-over",
     "performance": "records latencies and throughput",

@@ -84,6 +84,14 @@ class Allocation(Protocol):
         """Leave everything running when the block ends: the lease ends it."""
 
 
+@runtime_checkable
+class Timed(Protocol):
+    """An allocation that ends by itself at some time."""
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until then; None when there is no limit."""
+
+
 class Backend(Protocol):
     """Local, SSH, Slurm, Kubernetes."""
 

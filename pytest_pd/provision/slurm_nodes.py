@@ -69,7 +69,7 @@ class SlurmAllocation:
 
     def seconds_left(self) -> float | None:
         """Return the seconds to the job's time limit; None when it has none."""
-        return self._handle.watch.view(self.job, now=True).left_s
+        return self._handle.watch.seconds_left(self.job)
 
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to the address that the site's file asks for."""

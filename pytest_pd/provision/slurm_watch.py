@@ -37,6 +37,7 @@ class JobWatch:
         self._views: dict[str, JobView] = {}
         self._interval_s = FIRST_S
         self._due_s = 0.0
+        self._told_s = 0.0
         self._lock = threading.Lock()
         self.failures = 0
 
@@ -58,6 +59,11 @@ class JobWatch:
                 self._ask()
             return self._views[job]
 
+    def seconds_left(self, job: str) -> float | None:
+        """Return the seconds to the job's time limit, by the last answer."""
+        left_s = self.view(job).left_s
+        return None if left_s is None else left_s - (self._clock() - self._told_s)
+
     def due_in_s(self) -> float:
         """Return the seconds until the next query."""
         return max(0.0, self._due_s - self._clock())
@@ -74,6 +80,7 @@ class JobWatch:
             self._later()
             return
         self.failures = 0
+        self._told_s = self._clock()
         changed = any(answer[job].state != self._views[job].state for job in answer)
         self._views.update(answer)
         if changed:

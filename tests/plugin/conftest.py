@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import pytest_pd.plugin.bringup as bringup
-from pytest_pd.errors import ProcessDied, ProvisionError
+from pytest_pd.errors import InfrastructureLost, ProcessDied, ProvisionError
 from pytest_pd.plugin.options import add_plain_options
 from pytest_pd.provision.deployment import Deployment
 
@@ -45,6 +45,12 @@ class FakeDeployment:
     def check_alive(self):
         if (LEDGER.parent / f"dead-{self.name}").exists():
             raise ProcessDied(f"'decode-0' of {self.name} exited with code 0.")
+        if (LEDGER.parent / f"lost-{self.name}").exists():
+            raise InfrastructureLost(f"Node n03 of {self.name} is gone.")
+
+    def seconds_left(self):
+        told = LEDGER.parent / f"left-{self.name}"
+        return float(told.read_text()) if told.exists() else None
 
 
 @contextmanager

@@ -108,3 +108,19 @@ def test_now_asks_now():
     watch.view("j1", now=True)
 
     assert len(queue.asked) == 2
+
+
+def test_the_time_left_goes_on_between_two_answers():
+    queue, clock, watch = watched("j1", j1="RUNNING")
+    queue.queue = lambda jobs: {"j1": JobView("j1", "RUNNING", left_s=600.0)}
+    clock.now = 1.0
+    assert watch.seconds_left("j1") == 600.0
+    clock.now = 1.05
+
+    assert watch.seconds_left("j1") == 599.95
+
+
+def test_a_job_without_a_limit_has_no_time_left_to_tell():
+    _, _, watch = watched("j1", j1="RUNNING")
+
+    assert watch.seconds_left("j1") is None
