@@ -5,6 +5,7 @@ examples:
   pytest-pd compare 'runs/202608*' runs/B          several runs on a side count as one
   pytest-pd compare runs/A runs/B runs/C           B and C, each against A
   pytest-pd compare runs/agg runs/pd --force       other topologies, on purpose
+  pytest-pd compare old.json runs/B --out both     a file of --benchmark-json; a page
 
 A ratio above 1 is worse. One run a side: the scatter from run to run is not known
 and is taken from --jitter. The exit code is 0 whatever the verdicts are; to fail on
@@ -21,9 +22,10 @@ from pathlib import Path
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
+from pytest_pd.report.compare_page import compare_page, figure
 from pytest_pd.report.read import RunRecord, read_run
+from pytest_pd.report.read_benchmark import read_benchmark
 from pytest_pd.report.summary import table
-from pytest_pd.report.words import digits, duration
 from pytest_pd.report.write import write_files
 
 HEAD = ("change", "ratio", "interval", "old", "new", "runs", "statistic", "metric")
@@ -31,7 +33,7 @@ HEAD = ("change", "ratio", "interval", "old", "new", "runs", "statistic", "metri
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd compare``."""
-    parser.add_argument("sides", nargs="+", metavar="DIR|GLOB[,DIR|GLOB...]")
+    parser.add_argument("sides", nargs="+", metavar="DIR|FILE|GLOB[,...]")
     parser.add_argument(
         "--effect", type=float, default=0.05, metavar="SHARE", help="default 0.05"
     )
@@ -46,7 +48,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"assumed scatter from run to run, default {JITTER}",
     )
     parser.add_argument("--force", action="store_true", help="compare the unlike too")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.md here")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write compare.md and compare.html here"
+    )
+    parser.add_argument("--title", default="", metavar="TEXT", help="of compare.html")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             "One side was named.", hint="name two: pytest-pd compare OLD NEW"
         )
     sides = [read_side(side) for side in args.sides]
-    texts = []
+    pairs = []
     for name, new in zip(args.sides[1:], sides[1:], strict=True):
         found = compare(
             sides[0],
@@ -66,15 +71,18 @@ def run(args: argparse.Namespace) -> int:
             jitter=args.jitter,
             force=args.force,
         )
-        texts.append(text_of(found, args.sides[0], name, forced=args.force))
+        pairs.append((args.sides[0], name, found))
+    texts = [text_of(found, old, new, forced=args.force) for old, new, found in pairs]
     print("\n".join(texts))
     if args.out:
-        write_files(args.out, {"compare.md": "\n".join(texts)})
+        page = compare_page(pairs, forced=args.force, title=args.title)
+        files = {"compare.md": "\n".join(texts), "compare.html": page}
+        write_files(args.out, files)
     return 0
 
 
 def read_side(words: str) -> list[RunRecord]:
-    """Return the runs that a comma list of folders and globs names, in order.
+    """Return the runs that a comma list of folders, files and globs names, in order.
 
     Raises:
         MeasurementError: a word names nothing, or no run.
@@ -86,8 +94,12 @@ def read_side(words: str) -> list[RunRecord]:
             raise MeasurementError(
                 f"{word!r} names no folder.", hint="look below runs/"
             )
-        found += [read_run(Path(path)) for path in paths]
+        found += [_read(Path(path)) for path in paths]
     return found
+
+
+def _read(path: Path) -> RunRecord:
+    return read_benchmark(path) if path.suffix == ".json" else read_run(path)
 
 
 def text_of(found: Comparison, old: str, new: str, *, forced: bool) -> str:
@@ -114,16 +126,12 @@ def _cells(row: Compared) -> Sequence[str]:
         row.change.value,
         f"{ratio.value:.3f}",
         f"{ratio.low:.3f} to {ratio.high:.3f}",
-        _figure(ratio.old, row.unit),
-        _figure(ratio.new, row.unit),
+        figure(ratio.old, row.unit),
+        figure(ratio.new, row.unit),
         f"{ratio.old_runs} / {ratio.new_runs}",
         row.statistic,
         row.name,
     )
-
-
-def _figure(value: float, unit: str) -> str:
-    return duration(value) if unit == "s" else f"{digits(value)} {unit}"
 
 
 def _cut(text: str, limit: int = 80) -> str:

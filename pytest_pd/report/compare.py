@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.ratio import JITTER, Change, Ratio, compare_runs, has_ratio
+from pytest_pd.report.comparable import check_comparable, check_same_load
+from pytest_pd.report.differences import differences
 from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
 
 Key = tuple[str, ...]
 MEANS = ("output_token_time", "request_time", "goodput_time")
 """Metrics that are rates: their mean is total time by total work."""
-PLACE = ("address", "log", "url", "metrics_url", "target", "ports", "endpoints")
-"""Parts of a plan that say where, not what."""
-MOST_DIFFERENCES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,13 @@ def compare(
 
     Args:
         effect: Smallest change that matters, as a share.
-        force: Compare though modes or topologies differ.
+        force: Compare though kinds, hardware, topologies or loads differ.
 
     Raises:
         MeasurementError: the sides cannot be compared, or have nothing in common.
     """
     if not force:
-        check_comparable([*old], [*new])
+        check_comparable(old, new)
     sides = [grouped(runs, loose=force) for runs in (old, new)]
     common = [key for key in sides[0] if key in sides[1]]
     if not common:
@@ -77,60 +75,40 @@ def compare(
             "The two sides have no valid measurement in common.",
             hint="look at 'holds' in their reports, or compare with --force",
         )
-    rows = []
-    for key in common:
-        one, other = sides[0][key], sides[1][key]
-        statistic = default_statistic(one[0].metric)
-        ratio = compare_runs(
-            [entry.samples for entry in one],
-            [entry.samples for entry in other],
-            statistic=statistic,
-            confidence=confidence,
-            jitter=jitter,
-        )
-        name = "::".join(key)
-        change = ratio.change(effect)
-        rows.append(
-            Compared(name, one[0].metric, statistic, one[0].unit, ratio, change)
-        )
+    if not force:
+        for key in common:
+            check_same_load("::".join(key), sides[0][key], sides[1][key])
+    rows = tuple(
+        _row("::".join(key), sides[0][key], sides[1][key], effect, confidence, jitter)
+        for key in common
+    )
     only = [tuple("::".join(k) for k in s if k not in common) for s in sides]
     found = differences(_topologies(old), _topologies(new))
-    return Comparison(tuple(rows), only[0], only[1], tuple(found))
+    return Comparison(rows, only[0], only[1], tuple(found))
 
 
-def check_comparable(old: Sequence[RunRecord], new: Sequence[RunRecord]) -> None:
-    """Refuse rehearsals against real runs, and another topology of the same name.
-
-    Raises:
-        MeasurementError: with both values, and how to compare all the same.
-    """
-    hint = "add --force to compare all the same; the result then says so"
-    modes = [
-        {entry.mode for run in runs for entry in run.entries} for runs in (old, new)
-    ]
-    if modes[0] and modes[1] and modes[0] != modes[1]:
-        told = " against ".join("/".join(sorted(mode)) for mode in modes)
-        raise MeasurementError(f"Runs of different kind: {told}.", hint=hint)
-    hashes = [
-        {t.name: t.identity for run in runs for t in run.topologies}
-        for runs in (old, new)
-    ]
-    for name in sorted(hashes[0].keys() & hashes[1].keys()):
-        if hashes[0][name] != hashes[1][name]:
-            raise MeasurementError(
-                f"Topology {name!r} was another one: "
-                f"{hashes[0][name]} against {hashes[1][name]}.",
-                hint=hint,
-            )
-    if not hashes[0].keys() & hashes[1].keys():
-        raise MeasurementError(
-            f"No topology in common: {_names(hashes[0])} against {_names(hashes[1])}.",
-            hint=hint,
-        )
+def _row(
+    name: str,
+    old: Sequence[Entry],
+    new: Sequence[Entry],
+    effect: float,
+    confidence: float,
+    jitter: float,
+) -> Compared:
+    metric, unit = old[0].metric, old[0].unit
+    statistic = default_statistic(metric)
+    ratio = compare_runs(
+        [entry.samples for entry in old],
+        [entry.samples for entry in new],
+        statistic=statistic,
+        confidence=confidence,
+        jitter=jitter,
+    )
+    return Compared(name, metric, statistic, unit, ratio, ratio.change(effect))
 
 
-def _names(found: Iterable[str]) -> str:
-    return ", ".join(sorted(found)) or "none"
+def _topologies(runs: Iterable[RunRecord]) -> list[TopologyRecord]:
+    return [topology for run in runs for topology in run.topologies]
 
 
 def grouped(runs: Iterable[RunRecord], *, loose: bool) -> dict[Key, list[Entry]]:
@@ -153,69 +131,3 @@ def key_of(entry: Entry, *, loose: bool) -> Key:
     if loose:
         return tuple(filter(None, (entry.test, entry.point, entry.metric)))
     return (entry.fullname.removeprefix("pd::"),)
-
-
-def _topologies(runs: Iterable[RunRecord]) -> list[TopologyRecord]:
-    return [topology for run in runs for topology in run.topologies]
-
-
-def differences(
-    old: Sequence[TopologyRecord], new: Sequence[TopologyRecord]
-) -> list[tuple[str, str, str]]:
-    """Return what differs between the last topology record of each side.
-
-    Paths of the runs, addresses and ports are where, not what: they are left out.
-    """
-    if not old or not new:
-        return []
-    one, other = (_facts(side[-1]) for side in (old, new))
-    pools = [_services(side[-1]) for side in (old, new)]
-    alone = pools[0].keys() ^ pools[1].keys()
-    hidden = tuple(f"plan.services.{name}." for name in alone)
-    names = [
-        name
-        for name in {**one, **other}
-        if one.get(name) != other.get(name) and not name.startswith(hidden)
-    ]
-    told = {f"service {name}": name for name in sorted(alone)}
-    one |= {words: pools[0].get(name, "–") for words, name in told.items()}
-    other |= {words: pools[1].get(name, "–") for words, name in told.items()}
-    names += told
-    found = [(n, one.get(n, "–"), other.get(n, "–")) for n in names]
-    return found[:MOST_DIFFERENCES]
-
-
-def _services(topology: TopologyRecord) -> dict[str, str]:
-    services = topology.plan.get("services", ())
-    return {str(s["name"]): f"{s['role']} on {s.get('node')}" for s in services}
-
-
-def _facts(topology: TopologyRecord) -> dict[str, str]:
-    environment = {
-        key: value
-        for key, value in topology.environment.items()
-        if key not in ("variables", "load_average")
-    }
-    info = topology.entries[0].info if topology.entries else {}
-    flat = {
-        **flatten("plan", topology.plan),
-        **flatten("environment", environment),
-        **flatten("commit", info.get("git_sha", "")),
-    }
-    run = str(topology.folder.resolve())
-    return {name: text.replace(run, "{run}") for name, text in flat.items()}
-
-
-def flatten(name: str, value: Any) -> dict[str, str]:
-    """Return dotted names to text for nested mappings; lists are joined."""
-    if isinstance(value, Mapping):
-        found: dict[str, str] = {}
-        for key, inner in value.items():
-            if key not in PLACE:
-                found |= flatten(f"{name}.{key}", inner)
-        return found
-    if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        named = {str(v.get("name", i)): v for i, v in enumerate(value)}
-        return flatten(name, named)
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return {name: text}

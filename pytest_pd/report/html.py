@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from pytest_pd.report.style import CSS
+
 
 class Html(str):
     """Text that is markup already and must not be escaped again."""
@@ -57,3 +59,19 @@ def table(
 def details(summary: str, body: str) -> str:
     """Return a part that opens on a click or Enter."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def page(title: str, body: str, *, body_class: str = "", skip: str = "") -> str:
+    """Return a whole page that needs no network.
+
+    Args:
+        skip: Id of the part that the first link of the page jumps to.
+    """
+    jump = f'<a class="skip" href="#{skip}">Skip to the figures</a>' if skip else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>"
+        f"<body{f' class={body_class}' if body_class else ''}>{jump}"
+        f"<main>{body}</main></body></html>\n"
+    )

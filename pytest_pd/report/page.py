@@ -14,12 +14,11 @@ from typing import Any
 
 from pytest_pd.report.collect import topology_charts
 from pytest_pd.report.draw import draw, with_table
-from pytest_pd.report.html import Html, details, link, table
+from pytest_pd.report.html import Html, details, link, page, table
 from pytest_pd.report.picture import draw_topology
 from pytest_pd.report.plots import all_plots, per_device
 from pytest_pd.report.points import Point, points_of
 from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
-from pytest_pd.report.style import CSS
 from pytest_pd.report.summary import bad_outcomes
 from pytest_pd.report.words import digits, duration, headline, offered
 
@@ -54,14 +53,8 @@ def make_page(runs: Sequence[RunRecord], out: Path, *, title: str = "") -> str:
     body += [_verdict(run) for run in runs]
     body.append(_plots(points, several_runs=len(runs) > 1))
     body += [_topology(run, t, points, out) for run in runs for t in run.topologies]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(name)}</title><style>{CSS}</style></head>"
-        f"<body{' class=rehearsal' if rehearsed else ''}>"
-        '<a class="skip" href="#figures">Skip to the figures</a>'
-        f"<main>{''.join(body)}</main></body></html>\n"
-    )
+    mark = "rehearsal" if rehearsed else ""
+    return page(name, "".join(body), body_class=mark, skip="figures")
 
 
 def _verdict(run: RunRecord) -> str:

@@ -216,11 +216,12 @@ def _topology(folder: Path, clean: Any) -> TopologyRecord:
 
 def _entries(records: Sequence[Mapping[str, Any]]) -> list[Entry]:
     # a test that ran again replaces what it recorded before
-    found = {str(r["fullname"]): _entry(r) for r in records if r.get("data")}
+    found = {str(r["fullname"]): entry_from(r) for r in records if r.get("data")}
     return list(found.values())
 
 
-def _entry(record: Mapping[str, Any]) -> Entry:
+def entry_from(record: Mapping[str, Any]) -> Entry:
+    """Return an entry from its record, as pytest-benchmark names the fields."""
     params = record.get("params") or {}
     return Entry(
         fullname=str(record["fullname"]),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from pytest_pd.cli import main
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.ratio import Change
-from pytest_pd.report.compare import compare, differences, flatten
+from pytest_pd.report.compare import compare
+from pytest_pd.report.compare_page import compare_page
+from pytest_pd.report.differences import differences, flatten
 from pytest_pd.report.read import read_run
 from tests.run_kit import PLAN, entry, passed, write_run
+
+HERE = {"platform": "Linux"}
+"""An environment: differences are looked for where both sides have one."""
 
 
 def samples(scale=1.0):
     return [scale * (0.1 + i * 1e-5) for i in range(100)]
 
 
-def make(path, scale=1.0, plan=PLAN, environment=None, **more):
+def make(path, scale=1.0, plan=PLAN, environment=HERE, **more):
     entries = [entry("ttft", samples(scale), **more)]
     return read_run(
         write_run(
@@ -77,12 +84,13 @@ def test_versions_differ_and_paths_do_not(tmp_path):
         argv = ["serve", str((path / "local_1p1d").resolve() / "kv")]
         services = [{"name": "decode-0", "role": "decode", "argv": argv}]
         plan = PLAN | {"services": services}
-        return make(path, plan=plan, environment={"versions": {"vllm": version}})
+        versions = {"vllm": version}
+        return make(path, plan=plan, versions=versions)
 
     old, new = one("a", "0.31"), one("b", "0.32")
 
     assert differences(list(old.topologies), list(new.topologies)) == [
-        ("environment.versions.vllm", "0.31", "0.32")
+        ("versions.vllm", "0.31", "0.32")
     ]
 
 
@@ -130,3 +138,110 @@ def test_command_prints_a_table_and_takes_globs(tmp_path, capsys):
 def test_command_refuses_in_one_message(words, message, capsys):
     assert main(["compare", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"hardware": "gb200"}, "different hardware: h100 against gb200"),
+        ({"endpoint": "/v1/chat/completions"}, "another load: endpoint"),
+        ({"input_tokens_mean": 60.0}, "another load: input_tokens_mean 48.0"),
+        ({"load": {"concurrency": 1, "arrivals": "poisson"}}, "arrivals closed"),
+    ],
+)
+def test_other_hardware_and_other_loads_are_refused(tmp_path, change, told):
+    given = {"hardware": "h100", "endpoint": "/v1/completions"}
+    given["input_tokens_mean"] = 48.0
+    old = make(tmp_path / "a", **given)
+    new = make(tmp_path / "b", **{**given, **change})
+
+    with pytest.raises(MeasurementError, match=told):
+        compare([old], [new])
+    assert compare([old], [new], force=True).rows
+
+
+def test_image_driver_and_clocks_are_told(tmp_path):
+    def one(name, image, driver, clock):
+        services = [{"name": "d", "role": "decode", "image": image}]
+        gpus = {"0": {"sm_clock_mhz_min": clock, "sm_clock_mhz_max": 1980}}
+        return make(
+            tmp_path / name,
+            plan=PLAN | {"services": services},
+            environment={"driver": driver},
+            instrument={"gpus": gpus, "engine": "kernel"},
+        )
+
+    old, new = one("a", "vllm:1", "550", 1980), one("b", "vllm:2", "560", 1200)
+
+    assert compare([old], [new]).differences == (
+        ("plan.services.d.image", "vllm:1", "vllm:2"),
+        ("environment.driver", "550", "560"),
+        ("GPU 0 clock MHz", "1980 to 1980", "1200 to 1980"),
+    )
+
+
+def test_topologies_are_told_apart_by_name(tmp_path):
+    def one(name, first, second):
+        path = write_run(tmp_path / name, environment=HERE | {"x": first})
+        (path / "local_1p1d").rename(path / "b")
+        again = write_run(tmp_path / f"{name}2", environment=HERE | {"x": second})
+        (again / "local_1p1d").rename(path / "a")
+        return list(read_run(path).topologies)
+
+    assert differences(one("o", "1", "2"), one("n", "1", "3")) == [
+        ("a: environment.x", "2", "3")
+    ]
+
+
+def test_benchmark_file_is_a_side(tmp_path, capsys):
+    record = entry("ttft", samples()) | {"stats": {"data": samples()}}
+    foreign = {"fullname": "tests/x.py::t", "stats": {}}
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"benchmarks": [foreign, record]}))
+    make(tmp_path / "b", 2.0)
+
+    assert main(["compare", str(old), str(tmp_path / "b")]) == 0
+    assert "| worse | 2.000 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[1]", "is no pytest-benchmark file"),
+        ("{", "is no pytest-benchmark file"),
+        ('{"benchmarks": []}', "no entry with samples"),
+    ],
+)
+def test_other_files_are_no_side(tmp_path, capsys, text, told):
+    (tmp_path / "x.json").write_text(text)
+
+    assert main(["compare", str(tmp_path / "x.json"), str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_page_tells_the_worst_first_and_escapes(tmp_path):
+    both = [entry("ttft", samples()), entry("itl", samples())]
+    slow = [entry("ttft", samples(2.0)), entry("itl", samples())]
+    old, new = (
+        read_run(write_run(tmp_path / n, entries=e, environment={"x": f"<{n}>"}))
+        for n, e in (("a", both), ("b", slow))
+    )
+
+    page = compare_page([("<a>", "b", compare([old], [new]))], forced=True)
+
+    assert "<a>" not in page
+    assert 'class="verdict failed"' in page
+    assert "Compared by force" in page
+    assert page.index(">worse<") < page.index(">cannot tell<")
+    assert "environment.x" in page
+    assert page.count('class="bound"') == 3
+
+
+def test_command_writes_a_page(tmp_path):
+    for name in ("a", "b"):
+        make(tmp_path / name)
+
+    words = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+
+    assert main([*words, "--out", str(tmp_path / "o"), "--title", "T"]) == 0
+    assert "<h1>T</h1>" in (tmp_path / "o" / "compare.html").read_text()
