@@ -12,7 +12,7 @@ import pytest
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
-from pytest_pd.plugin.keeping import keep_environment, keep_metrics
+from pytest_pd.plugin.keeping import keep_environment
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.compose import plan_deployment
@@ -67,11 +67,9 @@ def bring_up(session: PdSession, name: str) -> Iterator[Deployment]:
                 RunDir(context.run_dir), deployment.plan, choice.specs[name], cluster
             )
             keep_environment(session, name)
-            keep_metrics(session, name, deployment, "ready")
             is_up = True
             config.hook.pytest_pd_deployment_ready(config=config, deployment=deployment)
             yield deployment
-            keep_metrics(session, name, deployment, "end")
     except ProvisionError as error:
         if is_up:
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pd.report.outcome import OUTCOMES_FILE, TestOutcome
 from pytest_pd.report.provenance import environment, git_commit, provenance
-from pytest_pd.report.redact import redact, secrets_in
+from pytest_pd.secret import redact
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
@@ -32,17 +32,6 @@ def keep_environment(session: PdSession, topology_id: str) -> None:
     (folder_of(session, topology_id) / "environment.json").write_text(text)
 
 
-def keep_metrics(
-    session: PdSession, topology_id: str, deployment: Deployment, when: str
-) -> None:
-    """Write every service's metrics page as ``metrics/<service>-<when>.txt``."""
-    folder = folder_of(session, topology_id) / "metrics"
-    folder.mkdir(exist_ok=True)
-    secrets = secrets_in(os.environ)
-    for service, text in deployment.evidence().texts.items():
-        (folder / f"{service}-{when}.txt").write_text(redact(text, secrets))
-
-
 def keep_entries(
     session: PdSession, topology_id: str, entries: Iterable[Mapping[str, Any]]
 ) -> None:
@@ -62,8 +51,8 @@ def keep_outcomes(session: PdSession, outcomes: list[TestOutcome]) -> None:
     """
     if not outcomes or not session.run.dir.is_dir():
         return
-    secrets = secrets_in(os.environ)
-    lines = [redact(json.dumps(o.as_record()), secrets) + "\n" for o in outcomes]
+    records = [json.dumps(outcome.as_record()) for outcome in outcomes]
+    lines = [redact(record, session.secrets) + "\n" for record in records]
     with (session.run.dir / OUTCOMES_FILE).open("a", encoding="utf-8") as file:
         file.writelines(lines)
     outcomes.clear()

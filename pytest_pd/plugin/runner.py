@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_pd.errors import PdError, ProvisionError
+from pytest_pd.errors import InfrastructureLost, PdError, ProvisionError
 from pytest_pd.plugin.manager import TopologyManager
 from pytest_pd.plugin.marks import LEVELS, is_within, level_of, missing_facts
 from pytest_pd.plugin.session import ENTRIES
-from pytest_pd.plugin.verdict import judge, verdict_of
-from pytest_pd.report.redact import redact, secrets_in
+from pytest_pd.plugin.timing import Durations, why_no_time
+from pytest_pd.plugin.verdict import BLOCKED, judge, verdict_of
+from pytest_pd.secret import redact
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
     from pytest_pd.provision.deployment import Deployment
+
+
+LOG = logging.getLogger(__name__)
 
 
 def topology_name(item: pytest.Item) -> str | None:
@@ -46,16 +50,13 @@ class Runner:
 
     def __init__(self, session: PdSession) -> None:
         self.session = session
+        self.durations = Durations()
 
     @cached_property
     def manager(self) -> TopologyManager[Deployment]:
         from pytest_pd.plugin.bringup import bring_up
 
         return TopologyManager(partial(bring_up, self.session))
-
-    @cached_property
-    def secrets(self) -> tuple[str, ...]:
-        return secrets_in(os.environ)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
@@ -116,7 +117,9 @@ class Runner:
         if reason := self._why_skip(item, name):
             pytest.skip(reason)
         if needs_deployment(item):
-            self._check(name)
+            left_s = self._check(name).seconds_left()
+            if reason := why_no_time(left_s, self.durations.needed_s(item)):
+                pytest.skip(reason)
 
     def _why_skip(self, item: pytest.Item, name: str) -> str:
         chosen = self.session.find(name)
@@ -125,13 +128,14 @@ class Runner:
         missing = missing_facts(item, chosen.facts)
         return f"topology {name!r} has not: {', '.join(missing)}" if missing else ""
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str) -> Deployment:
         deployment = self.manager.get(name)
         try:
             deployment.check_alive()
         except ProvisionError as error:
             self.manager.declare_broken(name, error)
             raise
+        return deployment
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -143,7 +147,9 @@ class Runner:
         if call.excinfo is not None and isinstance(call.excinfo.value, PdError):
             report.longrepr = str(call.excinfo.value)
         if report.when == "call":
+            self.durations.note(item, report.duration)
             self._ship_entries(item, report)
+            self._tell_loss(item, report)
         self._tell(item, report)
         self._redact(report)
         return report
@@ -160,6 +166,20 @@ class Runner:
                 self.session, name, [e | {"outcome": report.outcome} for e in entries]
             )
 
+    def _tell_loss(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Say of a failure that its machines went away: no verdict on the content."""
+        name = topology_name(item)
+        if name is None or not report.failed or not needs_deployment(item):
+            return
+        try:
+            self.manager.get(name).check_alive()
+        except InfrastructureLost as error:
+            report.pd_verdict = BLOCKED  # type: ignore[attr-defined]
+            report.longrepr = f"{error}\n\nThe test said:\n{report.longrepr}"
+            self.manager.declare_broken(name, error)
+        except Exception:
+            LOG.debug("%s: no loss of machines", item.nodeid, exc_info=True)
+
     def _tell(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Add what JUnit and other readers want to know about this test."""
         name = topology_name(item)
@@ -174,13 +194,12 @@ class Runner:
         ]
 
     def _redact(self, report: pytest.TestReport) -> None:
-        if not self.secrets:
-            return
+        secrets = self.session.secrets
         text = str(report.longrepr) if report.longrepr else ""
-        if report.failed and redact(text, self.secrets) != text:
-            report.longrepr = redact(text, self.secrets)
+        if report.failed and redact(text, secrets) != text:
+            report.longrepr = redact(text, secrets)
         report.sections = [
-            (title, redact(body, self.secrets)) for title, body in report.sections
+            (title, redact(body, secrets)) for title, body in report.sections
         ]
 
     def _report_teardown(self, item: pytest.Item, error: BaseException | None) -> None:
@@ -191,7 +210,7 @@ class Runner:
             location=item.location,
             keywords={},
             outcome="failed",
-            longrepr=redact(str(error), self.secrets),
+            longrepr=redact(str(error), self.session.secrets),
             when="teardown",
         )
         item.ihook.pytest_runtest_logreport(report=report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -17,6 +17,7 @@ from pytest_pd.plan.seam import EvidenceNames
 from pytest_pd.probe.http import request
 from pytest_pd.probe.logs import read_text
 from pytest_pd.probe.metrics import Page, increase, parse_page, was_reset
+from pytest_pd.secret import redact
 
 SCRAPE_TIMEOUT_S = 10.0
 LOG_FIELDS = frozenset({"log_hit", "log_inject"})
@@ -160,13 +161,23 @@ def take_snapshot(
     )
 
 
-def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
-    """Write every page as it came, one file per service; failures beside them."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_snapshot(
+    snapshot: Snapshot, place: Callable[[str], Path], secrets: Sequence[str]
+) -> None:
+    """Write every page without secrets; for one that failed, why, as ``.failed``.
+
+    Args:
+        place: Service name to the file of its page.
+    """
     for name, text in snapshot.texts.items():
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        _write(place(name), redact(text, secrets))
     for name, why in snapshot.failed.items():
-        (folder / f"{name}.failed").write_text(why + "\n", encoding="utf-8")
+        _write(place(name).with_suffix(".failed"), redact(why, secrets) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _scrape(url: str, *, timeout_s: float) -> tuple[str | None, str]:

@@ -24,6 +24,7 @@ class Answer:
         usage: Token counts as the server reports them; empty when it does not.
         error: The error object of a 4xx/5xx body or of an SSE error event.
         logprobs: Log-probability per generated token, where asked for.
+        kv_transfer_params: What decode finds the KV by, from a prefill worker.
     """
 
     status: int
@@ -36,6 +37,7 @@ class Answer:
     done: bool = True
     error: Mapping[str, Any] | None = None
     logprobs: tuple[float, ...] = ()
+    kv_transfer_params: Mapping[str, Any] | None = None
 
     @property
     def words(self) -> list[str]:
@@ -94,6 +96,7 @@ def _whole(response: httpx.Response) -> Answer:
         finish_reason=_reason(data),
         usage=data.get("usage") or {},
         logprobs=_logprobs(data),
+        kv_transfer_params=data.get("kv_transfer_params"),
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
@@ -26,6 +26,7 @@ from pytest_pd.provision.progress import waiting_shown
 from pytest_pd.provision.reap import is_used, wait_lease_over
 from pytest_pd.provision.rundir import RunDir, forget, remember
 from pytest_pd.provision.running import Running
+from pytest_pd.secret import secrets_in
 from pytest_pd.spec.cluster import ClusterSpec
 
 __all__ = ["Deployment", "MakePlan", "Progress", "deploy", "silent"]
@@ -88,9 +89,11 @@ def deploy(
             plan,
             context.run_id,
             context.run_dir,
-            dict(running.processes),
+            MappingProxyType(running.processes),
             timings,
             lease=lease,
+            allocation=allocation,
+            revive=partial(running.revive, allocation),
         )
         save_metrics(run, deployment, "ready")
         push(stack, partial(save_metrics, run, deployment, "end"))
@@ -104,7 +107,12 @@ def deploy(
 
 def save_metrics(run: RunDir, deployment: Deployment, when: str) -> None:
     """Keep what every service says of itself; one that is gone says nothing."""
-    write_snapshot(deployment.evidence(timeout_s=PAGE_TIMEOUT_S), run.metrics(when))
+    names = {name for s in deployment.plan.services for name in s.env_from_host}
+    write_snapshot(
+        deployment.evidence(timeout_s=PAGE_TIMEOUT_S),
+        partial(run.metrics, when=when),
+        secrets_in(os.environ, also=names),
+    )
 
 
 def refuse_assumed(plan: DeploymentPlan, cluster: ClusterSpec) -> None:

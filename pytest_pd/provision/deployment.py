@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pytest_pd.errors import ProcessDied
 from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
 from pytest_pd.probe.evidence import SCRAPE_TIMEOUT_S, Snapshot, take_snapshot
 from pytest_pd.probe.logs import LogError, first_error, tail
-from pytest_pd.provision.base import Process
+from pytest_pd.provision.base import Allocation, Process, Timed
 from pytest_pd.provision.lease import LeaseHolder
 
 
@@ -24,6 +24,9 @@ class Deployment:
             ``ready:<service>``, ``first_token``, ``total``.
         attached: It was up before this run and stays up after it.
         lease: None when somebody else holds it.
+        allocation: The machines; None when somebody else has them.
+        revive: Starts a service anew that has ended, by name; None when somebody
+            else started them.
     """
 
     plan: DeploymentPlan
@@ -33,6 +36,8 @@ class Deployment:
     timings: Mapping[str, float] = field(default_factory=dict)
     attached: bool = False
     lease: LeaseHolder | None = None
+    allocation: Allocation | None = None
+    revive: Callable[[str], None] | None = None
 
     @property
     def url(self) -> str:
@@ -50,6 +55,12 @@ class Deployment:
     def evidence(self, *, timeout_s: float = SCRAPE_TIMEOUT_S) -> Snapshot:
         """Scrape every service now and note the length of every log."""
         return take_snapshot(self.plan.endpoints, self.logs, timeout_s=timeout_s)
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds until the machines are taken away; None: never."""
+        if isinstance(self.allocation, Timed):
+            return self.allocation.seconds_left()
+        return None
 
     def check_alive(self) -> None:
         """Return at once if every service runs.

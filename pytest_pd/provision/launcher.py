@@ -6,8 +6,9 @@ with one JSON object on standard input, so that neither quoting nor a command
 line that everybody can read stands between the plan and the service:
 
     name, mark, argv, env, env_unset, cwd, log, log_cap_bytes, state,
-    lease, ttl_s, poll_s, grace_s
+    lease, ttl_s, poll_s, grace_s, secrets
 
+What of `secrets` the service prints is soon overwritten in its log by as many ``*``.
 `mark` is ``<run id>/<topology>/<service>``; it stands in the environment of all
 that is started, as PYTEST_PD_SERVICE, and proves later whose a process is.
 
@@ -115,8 +116,8 @@ def prctl(option: int, value: int) -> bool:
 class Lease:
     """A file that somebody keeps changing, and how long it has not changed.
 
-    Only time in which this process really looked is counted: after a pause of the
-    whole machine the holder gets the chance to renew before anything is ended.
+    Only time in which this process looked is counted: after a pause of the whole
+    machine the holder can renew before anything is ended.
     """
 
     def __init__(self, path: str, ttl_s: float, poll_s: float) -> None:
@@ -195,14 +196,14 @@ class Launcher:
     def __init__(self, request: "dict[str, Any]") -> None:
         self.request = request
         self.base = os.path.join(request["state"], request["name"])
-        self.lease = Lease(
-            request["lease"], float(request["ttl_s"]), float(request["poll_s"])
-        )
+        times = float(request["ttl_s"]), float(request["poll_s"])
+        self.lease = Lease(request["lease"], *times)
         self.main = 0
         self.status: int | None = None
         self.stopping = False
         self.at_once = False
         self.reason = ""
+        self.masked = 0
         self.wake_read, self.wake_write = os.pipe()
 
     def listen(self) -> None:
@@ -222,7 +223,6 @@ class Launcher:
         self.stopping = self.at_once = True
 
     def pause(self, seconds: float) -> None:
-        """Sleep until a signal comes or the time is over."""
         if select.select([self.wake_read], [], [], seconds)[0]:
             os.read(self.wake_read, 4096)
 
@@ -238,15 +238,13 @@ class Launcher:
             why = pipe.read().decode("utf-8", "replace")
         if why:
             os.waitpid(self.main, 0)
-            word = self.request["argv"][0]
-            self.complain(f"cannot start {word!r}: {why}")
+            self.complain(f"cannot start {self.request['argv'][0]!r}: {why}")
             self.ended(NOT_STARTED, f"not started: {why}")
             return False
         self.started()
         return True
 
     def complain(self, text: str) -> None:
-        """Say it where the user looks: in the log of the service."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         line = f"{stamp} ERROR pytest-pd launcher: {text}\n"
         os.write(2, line.encode("utf-8", "replace"))
@@ -295,6 +293,7 @@ class Launcher:
             if self.lease.over():
                 self.reason = "lease over"
                 return
+            self.masked = mask_log(self.request, self.masked)
             cap_log(self.request["log"], int(self.request["log_cap_bytes"]))
             self.pause(float(self.request["poll_s"]))
 
@@ -334,21 +333,14 @@ class Launcher:
         if self.start():
             self.watch()
             self.sweep()
+            mask_log(self.request, self.masked)
         return 0
 
 
 def exit_code(status: int) -> int:
     """Turn a wait status into a code: negative for a signal."""
-    if os.WIFSIGNALED(status):
-        return -os.WTERMSIG(status)
-    return os.WEXITSTATUS(status)
-
-
-def copy(path: str, aside: str) -> None:
-    """Write what a file holds now into another."""
-    with open(path, "rb") as source, open(aside, "wb") as target:
-        for block in iter(lambda: source.read(1 << 20), b""):
-            target.write(block)
+    killed = os.WIFSIGNALED(status)
+    return -os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
 
 
 def cap_log(path: str, cap_bytes: int) -> None:
@@ -360,10 +352,30 @@ def cap_log(path: str, cap_bytes: int) -> None:
         return
     aside = path + (".last" if os.path.exists(path + ".first") else ".first")
     # a full disk loses what would be set aside, and gets the room back all the same
-    with contextlib.suppress(OSError):
-        copy(path, aside)
+    quiet = contextlib.suppress(OSError)
+    with quiet, open(path, "rb") as source, open(aside, "wb") as target:
+        target.writelines(iter(lambda: source.read(1 << 20), b""))
     with contextlib.suppress(OSError):
         os.truncate(path, 0)
+
+
+def mask_log(request: "dict[str, Any]", offset: int) -> int:
+    """Overwrite secrets in a log that may grow; takes and returns where it stands."""
+    secrets = [to_bytes(word) for word in request.get("secrets", [])]
+    with contextlib.suppress(OSError, ValueError):  # no secrets, no log, a full disk
+        longest = max(map(len, secrets))
+        with open(request["log"], "r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, min(offset, size) - longest))
+            text = file.read() if offset != size else b""
+            for secret in secrets:
+                at = text.find(secret)
+                while at >= 0:
+                    file.seek(start + at)
+                    file.write(b"*" * len(secret))
+                    at = text.find(secret, at + len(secret))
+            return start + len(text) if text else size
+    return offset
 
 
 def main() -> int:
@@ -375,7 +387,7 @@ def main() -> int:
         return 2  # the harness died while it wrote
     os.makedirs(request["state"], exist_ok=True)
     os.makedirs(os.path.dirname(os.path.abspath(request["log"])), exist_ok=True)
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for target in (1, 2):
         os.dup2(log, target)
     launcher = Launcher(request)

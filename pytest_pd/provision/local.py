@@ -25,6 +25,7 @@ from pytest_pd.provision.lease import disown
 from pytest_pd.provision.ports import PortClaims
 from pytest_pd.provision.preflight import local_findings
 from pytest_pd.provision.rundir import RunDir, read_record
+from pytest_pd.secret import secrets_in
 from pytest_pd.spec.cluster import ClusterSpec
 
 LOG_CAP_BYTES = 256 * 2**20
@@ -284,6 +285,7 @@ class LaunchRequest(TypedDict):
     ttl_s: float
     poll_s: float
     grace_s: float
+    secrets: list[str]
 
 
 def mark_of(context: RunContext, service: str = "") -> str:
@@ -311,6 +313,7 @@ def launch_request(service: ServicePlan, context: RunContext) -> LaunchRequest:
         "ttl_s": context.lease_ttl_s,
         "poll_s": min(POLL_S, context.lease_ttl_s / 10),
         "grace_s": service.stop_grace_s,
+        "secrets": list(secrets_of(service)),
     }
 
 
@@ -333,6 +336,15 @@ def service_env(service: ServicePlan) -> dict[str, str]:
     return env
 
 
+def secrets_of(service: ServicePlan) -> tuple[str, ...]:
+    """Return what a service may print and nobody may read, longest first.
+
+    Its variables from the host are secret whatever they are called.
+    """
+    environ = {**os.environ, **service.env}
+    return secrets_in(environ, also=service.env_from_host)
+
+
 def refuse_missing_program(service: ServicePlan, env: Mapping[str, str]) -> None:
     """Raise `ProvisionError` if the program of a service is not on this machine."""
     word = service.argv[0]
@@ -352,6 +364,7 @@ def start_launcher(request: LaunchRequest, log: Path) -> subprocess.Popen[bytes]
         ProvisionError: this machine refuses another process or file.
     """
     try:
+        log.touch(mode=0o600)
         with log.open("ab") as sink:
             popen = subprocess.Popen(
                 [sys.executable, "-S", "-E", launcher.__file__],

@@ -92,9 +92,9 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
-    def metrics(self, when: str) -> Path:
-        """Return the folder of one snapshot, ``ready`` or ``end``."""
-        return self.path / "metrics" / when
+    def metrics(self, service: str, when: str) -> Path:
+        """Return a service's metrics page, ``when`` it was ``ready`` or at the end."""
+        return self.path / "metrics" / f"{service}-{when}.txt"
 
     def started(self, service: str) -> Path:
         return self.state / f"{service}.started.json"

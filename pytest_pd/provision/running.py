@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import ServicePlan
-from pytest_pd.provision.base import Process
+from pytest_pd.provision.base import Allocation, Process
 
 
 @dataclass(slots=True)
@@ -18,6 +18,15 @@ class Running:
     processes: dict[str, Process] = field(default_factory=dict)
     services: dict[str, ServicePlan] = field(default_factory=dict)
     kept: bool = False
+
+    def revive(self, allocation: Allocation, name: str) -> None:
+        """Start a service anew, with the same plan; what is left of it goes first.
+
+        Raises:
+            ProvisionError: it cannot be started.
+        """
+        self.processes[name].stop(grace_s=0.0)
+        self.processes[name] = allocation.start(self.services[name])
 
     def stop(self) -> None:
         """Stop what nothing depends on first; what is independent side by side.

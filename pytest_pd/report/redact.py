@@ -1,34 +1,20 @@
-"""Take secrets out of text before it is kept or shown. Pure but for `secrets_in`."""
+"""Take secrets out of text and of environments before they are kept or shown."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-NAME = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|_KEY$|_PASS$|_PAT$"
-    r"|^AUTH_|COOKIE|_DSN$",
-    re.I,
-)
-IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
-BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{6,}")
-MASK = "***"
+from pytest_pd.secret import BEARER, IN_URL, MASK, NAME, redact, secrets_in
 
-
-def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values of variables whose names promise a secret, longest first.
-
-    Values under six characters are left out: masking ``1`` would ruin any text.
-    """
-    found = {value for name, value in environ.items() if NAME.search(name)}
-    return tuple(sorted((v for v in found if len(v) >= 6), key=len, reverse=True))
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` without the secrets, bearer tokens and passwords in URLs."""
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return BEARER.sub(rf"\1{MASK}", IN_URL.sub(MASK, text))
+__all__ = [
+    "BEARER",
+    "IN_URL",
+    "MASK",
+    "NAME",
+    "redact",
+    "redact_environment",
+    "secrets_in",
+]
 
 
 def redact_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -223,7 +223,7 @@ def test_pages_are_kept_from_the_begin_and_the_end(up):
         run = RunDir(deployment.run_dir)
         one_token(deployment.url, "toy", salt="x")
 
-    pages = [run.metrics(when) / "router.txt" for when in ("ready", "end")]
+    pages = [run.metrics("router", when) for when in ("ready", "end")]
     assert [page.read_text().split()[-1] for page in pages] == ["1", "2"]
 
 
@@ -233,7 +233,8 @@ def test_a_service_that_is_gone_in_the_end_leaves_why(up):
         process.kill(9)
         wait_until(lambda: process.exit_code() is not None, "the exit code")
 
-    assert "refused" in (run.metrics("end") / "decode-0.failed").read_text()
+    page = run.metrics("decode-0", "end").with_suffix(".failed")
+    assert "refused" in page.read_text()
 
 
 def test_the_folder_can_be_used_again(up):

@@ -1,0 +1,42 @@
+"""What is secret, and text without it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+NAME = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_?KEY|_KEY$|_PASS$|_PAT$"
+    r"|^AUTH_|COOKIE|_DSN$",
+    re.I,
+)
+IN_URL = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+IN_QUERY = re.compile(
+    r"(?i)([?&](?:access_?token|token|api_?key|key|secret|password|signature|sig)=)"
+    r"[^&\s\"'<>]{4,}"
+)
+BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{6,}")
+MASK = "***"
+SHORTEST = 6
+"""Shorter values are left alone: masking ``1`` would ruin any text."""
+
+
+def secrets_in(
+    environ: Mapping[str, str], *, also: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the values of variables whose names promise a secret, longest first.
+
+    Args:
+        also: Further names whose values are secret whatever they are called.
+    """
+    named = frozenset(also)
+    found = {v for name, v in environ.items() if NAME.search(name) or name in named}
+    return tuple(sorted((v for v in found if len(v) >= SHORTEST), key=len)[::-1])
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` without the secrets, bearer tokens and passwords in URLs."""
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    text = BEARER.sub(rf"\1{MASK}", IN_URL.sub(MASK, text))
+    return IN_QUERY.sub(rf"\1{MASK}", text)
