@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_pd.engines import ENGINES
 from pytest_pd.errors import SpecError
@@ -26,6 +26,7 @@ GPUS_PER_NODE = {"gb200": 4, "gb300": 4}
 """GPUs of one node by hardware, where it is not 8."""
 
 ASSUMED = "any_"
+Backend = Literal["local", "ssh", "slurm", "kubernetes"]
 ASSUMED_NODES = 4096
 
 ITEMSIZE = {
@@ -113,13 +114,21 @@ def fitting(topology: TopologySpec, cluster: ClusterSpec) -> ClusterSpec:
     ref = topology.model.ref
     return ClusterSpec(
         name=f"{ASSUMED}{kinds[0]}",
-        backend=cluster.backend if cluster.backend != "ssh" else "local",
+        backend=assumed_backend(topology, cluster),
         hardware=kinds[0],
         nodes=ASSUMED_NODES,
         gpus_per_node=gpus,
+        kubernetes=cluster.kubernetes,
         models={**({ref: ref} if ref else {}), **cluster.models},
         images=cluster.images,
     )
+
+
+def assumed_backend(topology: TopologySpec, cluster: ClusterSpec) -> Backend:
+    """Return where a topology is planned for that no cluster at hand fits."""
+    if topology.kubernetes:
+        return "kubernetes"
+    return "local" if cluster.backend == "ssh" else cluster.backend
 
 
 def is_assumed(cluster: ClusterSpec) -> bool:

@@ -21,6 +21,20 @@ POLICIES = (
 NEUTRAL = {"least_loaded": "sticky_least_loaded", "kv": "kv_aware"}
 """Neutral policy names that the router has under another name."""
 
+POD_NAMESPACE = "$(POD_NAMESPACE)"
+"""What the kubelet fills in."""
+
+PER_POD = (
+    "One URL per pod: recipes with one cluster IP per role said "
+    "--intra-node-data-parallel-size for it, which is not needed here. Their "
+    "--pd-disaggregation is --vllm-pd-disaggregation since vllm-router 0.1, and their "
+    "log line 'PD retry attempt' is 'Transparent proxy: prefill=..., decode=...'."
+)
+CLUSTER_IP = (
+    "One cluster IP before several pods: kube-proxy chooses a pod for each connection, "
+    "so consistent hashing pins a session to a rank's number and not to a pod."
+)
+
 NO_KEY = "none"
 """The router wants some key as soon as it addresses ranks; engines ignore it."""
 
@@ -53,6 +67,10 @@ class VllmRouter:
         policy = router.policy if router else None
         if policy is not None and NEUTRAL.get(policy, policy) not in POLICIES:
             raise SpecError.unknown("router.policy", policy, (*POLICIES, *NEUTRAL))
+        if topology.kubernetes and topology.kubernetes.front == "per_pod":
+            return (PER_POD,)
+        if topology.kubernetes and topology.kubernetes.front == "cluster_ip":
+            return (CLUSTER_IP,)
         if topology.kv_transfer is not None and "nixl" not in (
             topology.kv_transfer.connector.lower()
         ):
@@ -94,7 +112,7 @@ class VllmRouter:
 def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     router = worker.topology.router
     yield (router.executable if router else None) or "vllm-router"
-    yield from _workers(endpoints)
+    yield from _workers(worker, endpoints)
     yield from ("--host", worker.address, "--port", str(worker.ports["http"]))
     policy = (router.policy if router else None) or "consistent_hash"
     yield from ("--policy", NEUTRAL.get(policy, policy))
@@ -107,8 +125,13 @@ def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     yield from worker.pool.args
 
 
-def _workers(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+def _workers(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     prefill = [e.url for e in endpoints if e.role is Role.PREFILL]
+    spec = worker.topology.kubernetes
+    if prefill and spec and spec.front == "discovery":
+        yield "--vllm-pd-disaggregation"
+        yield from _discovery(endpoints)
+        return
     if not prefill:
         yield from ("--worker-urls", *(e.url for e in endpoints))
         return
@@ -118,6 +141,25 @@ def _workers(endpoints: Sequence[Endpoint]) -> Iterator[str]:
     for endpoint in endpoints:
         if endpoint.role is Role.DECODE:
             yield from ("--decode", endpoint.url)
+
+
+def _discovery(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    """Yield the flags of the router's own search for pods.
+
+    Raises:
+        SpecError: the workers have different ports; it knows one for all.
+    """
+    ports = {e.url.rpartition(":")[2] for e in endpoints}
+    if len(ports) > 1:
+        raise SpecError(
+            f"vllm-router finds pods on one port, and the workers have {len(ports)}: "
+            f"{', '.join(sorted(ports))}.",
+            hint="give prefill.port and decode.port the same value",
+        )
+    yield from ("--service-discovery", "--service-discovery-port", ports.pop())
+    yield from ("--service-discovery-namespace", POD_NAMESPACE)
+    yield from ("--prefill-selector", "llm-d.ai/role=prefill")
+    yield from ("--decode-selector", "llm-d.ai/role=decode")
 
 
 def _ranks(endpoints: Sequence[Endpoint]) -> int:

@@ -1,0 +1,1 @@
+"""Kubernetes as a backend, with ``kubectl`` as the one transport."""
