@@ -29,6 +29,8 @@ COMMANDS = {
     "compare": ("compare runs, metric by metric", "pytest_pd.command.compare"),
     "gate": ("fail a run that got slower", "pytest_pd.command.gate"),
     "merge": ("merge JUnit files of shards and reruns", "pytest_pd.command.merge"),
+    "nightly": ("run pytest for a night", "pytest_pd.command.nightly"),
+    "evals": ("score a URL with lm-eval; accept scores", "pytest_pd.command.evals"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
 }
 """Name to help and module, which has ``configure(parser)`` and ``run(args)``."""

@@ -6,13 +6,23 @@ exact binomial and hypergeometric sums, so they hold for few samples as well.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pytest_pd.evals.chance import (
+    binomial_tail,
+    critical_count,
+    difference,
+    fisher_p,
+    share_seen,
+    wilson,
+)
+
 ALPHA = 0.01
 POWER = 0.8
+LARGEST_DROP = 0.10
+"""A gate that could not have seen this drop cannot tell, unless it fails."""
 
 
 class Outcome(StrEnum):
@@ -21,6 +31,28 @@ class Outcome(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     CANNOT_TELL = "cannot tell"
+    UNKNOWN = "unknown"
+    """There is no score to hold against."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How strict a gate is.
+
+    Attributes:
+        alpha: Chance of an alarm when nothing is lost, at most.
+        power: Chance with which the detectable drop is seen.
+        tolerance: Drop that is not an alarm however sure it is.
+        largest_drop: A gate that cannot see this drop with `power` cannot tell.
+    """
+
+    alpha: float = ALPHA
+    power: float = POWER
+    tolerance: float = 0.0
+    largest_drop: float = LARGEST_DROP
+
+
+USUAL = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +82,6 @@ class Verdict:
         )
 
 
-def binomial_tail(successes: int, trials: int, p: float) -> float:
-    """Return P(X >= successes) for X binomial with `trials` and `p`, exactly."""
-    return math.fsum(
-        math.comb(trials, k) * p**k * (1 - p) ** (trials - k)
-        for k in range(max(0, successes), trials + 1)
-    )
-
-
 def mcnemar_p(lost: int, gained: int) -> float:
     """Return the exact one-sided McNemar probability of `lost` or more losses.
 
@@ -71,18 +95,16 @@ def mcnemar_p(lost: int, gained: int) -> float:
 
 
 def paired_gate(
-    baseline: Sequence[bool],
-    candidate: Sequence[bool],
-    *,
-    alpha: float = ALPHA,
-    tolerance: float = 0.0,
+    baseline: Sequence[float], candidate: Sequence[float], limits: Limits = USUAL
 ) -> Verdict:
     """Compare the same samples on two deployments.
 
+    A sample is lost where the candidate scores lower; for right-or-wrong scores
+    this is McNemar's test, for others the sign test.
+
     Args:
-        baseline: Right or wrong per sample, shape (n,), for example aggregated.
+        baseline: Score per sample, shape (n,), for example aggregated.
         candidate: The same samples in the same order on the other, shape (n,).
-        tolerance: Drop that is not an alarm however sure it is.
 
     Raises:
         ValueError: the two have not the same length, or nothing in them.
@@ -93,84 +115,89 @@ def paired_gate(
         )
     n = len(baseline)
     pairs = list(zip(baseline, candidate, strict=True))
-    lost, gained = pairs.count((True, False)), pairs.count((False, True))
-    p_value, effect = mcnemar_p(lost, gained), (lost - gained) / n
-    detectable = detectable_losses(alpha) / n
-    spread = 1.96 * math.sqrt(max(lost + gained - (lost - gained) ** 2 / n, 0)) / n
-    return Verdict(
-        _outcome(p_value, effect, detectable, alpha, tolerance),
-        p_value,
-        effect,
-        (effect - spread, effect + spread),
-        detectable,
-        n,
+    lost = sum(one > other for one, other in pairs)
+    gained = sum(one < other for one, other in pairs)
+    return _verdict(
+        limits,
+        p_value=mcnemar_p(lost, gained),
+        effect=sum(one - other for one, other in pairs) / n,
+        interval=difference(lost, n, gained, n),
+        detectable=detectable_pairs(n, min(lost, gained), limits),
+        samples=n,
     )
 
 
-def detectable_losses(alpha: float) -> int:
-    """Return how many losses without a gain are significant: 2**-k <= alpha."""
-    return math.ceil(-math.log2(alpha))
+def detectable_losses(alpha: float, gained: int = 0) -> int:
+    """Return how many losses are significant beside `gained` gains."""
+    losses = gained + 1
+    while mcnemar_p(losses, gained) > alpha:
+        losses += 1
+    return losses
+
+
+def detectable_pairs(samples: int, noise: int, limits: Limits) -> float:
+    """Return the smallest drop that the paired test sees.
+
+    Args:
+        noise: Samples gained by chance, and as many lost; the drop comes on top.
+    """
+    needed = detectable_losses(limits.alpha, noise)
+    return max(0.0, share_seen(samples, needed, limits.power) - noise / samples)
 
 
 def reference_gate(
-    right: int,
-    samples: int,
-    reference: float,
-    *,
-    alpha: float = ALPHA,
-    power: float = POWER,
-    largest_drop: float = 0.05,
+    right: int, samples: int, reference: float, limits: Limits = USUAL
 ) -> Verdict:
     """Test a score against a stated reference score, one-sided.
 
     Args:
         right: Samples answered right.
-        reference: Accuracy that is expected, a share.
-        largest_drop: A gate that could not have seen this drop with the stated
-            power cannot tell, unless it fails.
+        reference: Accuracy that is expected, a share; taken as exact.
     """
-    wrong = samples - right
-    p_value = binomial_tail(wrong, samples, 1 - reference)
-    score = right / samples
-    detectable = detectable_drop(samples, reference, alpha=alpha, power=power)
-    spread = 1.96 * math.sqrt(max(score * (1 - score), 1e-12) / samples)
-    effect = reference - score
-    if p_value < alpha:
-        outcome = Outcome.FAILED
-    else:
-        seen = detectable <= largest_drop
-        outcome = Outcome.PASSED if seen else Outcome.CANNOT_TELL
-    return Verdict(
-        outcome,
-        p_value,
-        effect,
-        (effect - spread, effect + spread),
-        detectable,
-        samples,
+    low, high = wilson(right, samples)
+    return _verdict(
+        limits,
+        p_value=binomial_tail(samples - right, samples, 1 - reference),
+        effect=reference - right / samples,
+        interval=(reference - high, reference - low),
+        detectable=detectable_drop(samples, reference, limits),
+        samples=samples,
     )
 
 
-def detectable_drop(
-    samples: int, reference: float, *, alpha: float = ALPHA, power: float = POWER
-) -> float:
-    """Return the smallest drop, in steps of 0.1 %, that the test sees with `power`."""
-    critical = next(
-        k
-        for k in range(samples + 2)
-        if binomial_tail(k, samples, 1 - reference) < alpha
+def accepted_gate(
+    right: int, samples: int, was_right: int, of_samples: int, limits: Limits = USUAL
+) -> Verdict:
+    """Test a score against one that was itself measured, by Fisher's exact test.
+
+    Args:
+        was_right: Samples right when the score was accepted, of `of_samples`.
+    """
+    wrong, was_wrong = samples - right, of_samples - was_right
+    return _verdict(
+        limits,
+        p_value=fisher_p(wrong, samples, was_wrong, of_samples),
+        effect=was_right / of_samples - right / samples,
+        interval=difference(wrong, samples, was_wrong, of_samples),
+        detectable=_detectable_fisher(samples, was_wrong, of_samples, limits),
+        samples=samples,
     )
-    for step in range(1, 1001):
-        worse = min(1.0, 1 - reference + step / 1000)
-        if binomial_tail(critical, samples, worse) >= power:
-            return step / 1000
-    return 1.0
 
 
-def drift_gate(right: Sequence[bool], *, alpha: float = ALPHA) -> Verdict:
+def detectable_drop(samples: int, reference: float, limits: Limits = USUAL) -> float:
+    """Return the smallest drop, in steps of 0.1 %, that the reference test sees."""
+    critical = critical_count(samples, 1 - reference, limits.alpha)
+    return max(0.0, share_seen(samples, critical, limits.power) - (1 - reference))
+
+
+def drift_gate(right: Sequence[float], limits: Limits = USUAL) -> Verdict:
     """Compare the last third of a run with its first, by Fisher's exact test.
 
     Damage that grows with the number of requests leaves the mean almost alone and
     the order not.
+
+    Args:
+        right: Right or wrong per sample in the order of sending, shape (n,).
 
     Raises:
         ValueError: fewer than 9 samples.
@@ -178,41 +205,43 @@ def drift_gate(right: Sequence[bool], *, alpha: float = ALPHA) -> Verdict:
     if len(right) < 9:
         raise ValueError(f"{len(right)} samples have no thirds to compare")
     third = len(right) // 3
-    wrong_first = third - sum(right[:third])
-    wrong_last = third - sum(right[-third:])
-    p_value = fisher_p(wrong_last, third, wrong_first, third)
-    effect = (wrong_last - wrong_first) / third
-    detectable = next(
-        (k for k in range(third + 1) if fisher_p(k, third, 0, third) < alpha), third
-    )
-    spread = 1.96 * math.sqrt(max(wrong_first + wrong_last, 0)) / third
-    return Verdict(
-        _outcome(p_value, effect, detectable / third, alpha, 0.0),
-        p_value,
-        effect,
-        (effect - spread, effect + spread),
-        detectable / third,
-        len(right),
+    wrong_first = third - sum(map(bool, right[:third]))
+    wrong_last = third - sum(map(bool, right[-third:]))
+    return _verdict(
+        limits,
+        p_value=fisher_p(wrong_last, third, wrong_first, third),
+        effect=(wrong_last - wrong_first) / third,
+        interval=difference(wrong_last, third, wrong_first, third),
+        detectable=_detectable_fisher(third, wrong_first, third, limits),
+        samples=len(right),
     )
 
 
-def fisher_p(wrong: int, n: int, other_wrong: int, other_n: int) -> float:
-    """Return the one-sided chance of `wrong` or more among `n`, margins given."""
-    total, all_wrong = n + other_n, wrong + other_wrong
-    ways = math.comb(total, all_wrong)
-    return (
-        sum(
-            math.comb(n, k) * math.comb(other_n, all_wrong - k)
-            for k in range(wrong, min(n, all_wrong) + 1)
-            if all_wrong - k <= other_n
-        )
-        / ways
-    )
+def _detectable_fisher(n: int, other_wrong: int, other_n: int, limits: Limits) -> float:
+    """Return the drop that Fisher's test sees when the other side stays as it is."""
+    low, high = 0, n + 1
+    while low < high:  # the chance falls with the count, so halving finds it
+        middle = (low + high) // 2
+        if fisher_p(middle, n, other_wrong, other_n) < limits.alpha:
+            high = middle
+        else:
+            low = middle + 1
+    return max(0.0, share_seen(n, low, limits.power) - other_wrong / other_n)
 
 
-def _outcome(
-    p_value: float, effect: float, detectable: float, alpha: float, tolerance: float
-) -> Outcome:
-    if p_value < alpha and effect > tolerance:
-        return Outcome.FAILED
-    return Outcome.PASSED if detectable < 0.5 else Outcome.CANNOT_TELL
+def _verdict(
+    limits: Limits,
+    *,
+    p_value: float,
+    effect: float,
+    interval: tuple[float, float],
+    detectable: float,
+    samples: int,
+) -> Verdict:
+    if p_value < limits.alpha and effect > limits.tolerance:
+        outcome = Outcome.FAILED
+    elif detectable <= max(limits.largest_drop, limits.tolerance):
+        outcome = Outcome.PASSED
+    else:
+        outcome = Outcome.CANNOT_TELL
+    return Verdict(outcome, p_value, effect, interval, detectable, samples)

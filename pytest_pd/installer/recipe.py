@@ -186,7 +186,24 @@ DYNAMO = Recipe(
     topology="dynamo_mock_etcd_1p1d",
 )
 
-RECIPES = {recipe.name: recipe for recipe in (VLLM_CPU, VLLM_ROUTER, DYNAMO)}
+LM_EVAL = Recipe(
+    name="lm-eval",
+    version="0.4.13",
+    summary="lm-evaluation-harness: scores of tasks, over HTTP; no torch",
+    steps=(
+        Pip(  # transformers makes token ids of multiple-choice questions
+            "lm-eval", ("lm-eval[api]==0.4.13", "transformers>=5,<6")
+        ),
+    ),
+    programs={"lm-eval-python": "python"},
+    probe=("python", "-c", "import lm_eval.models.openai_completions, transformers"),
+    report=("lm_eval", "transformers", "datasets"),
+    disk_gib=0.9,
+    install_s=120,
+    lock="lm-eval-0.4.13.txt",
+)
+
+RECIPES = {r.name: r for r in (VLLM_CPU, VLLM_ROUTER, DYNAMO, LM_EVAL)}
 
 
 def get(name: str) -> Recipe:

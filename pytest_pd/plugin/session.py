@@ -151,6 +151,20 @@ class PdSession:
         """Return what was selected under this id."""
         return next(chosen for chosen in self.selected if chosen.id == topology_id)
 
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """What nothing that is kept or shown may hold, longest first.
+
+        Values of variables whose names promise a secret, and of all that a plan takes
+        from this host, whatever they are called.
+        """
+        from pytest_pd.secret import secrets_in
+
+        plans = self.choice.plans.values() if "choice" in self.__dict__ else ()
+        services = [service for plan in plans for service in plan.services]
+        names = [name for service in services for name in service.env_from_host]
+        return secrets_in(os.environ, also=names)
+
     def machine_info(self) -> dict[str, Any] | None:
         """Describe the cluster, without host names; None if no topology is used."""
         if "choice" not in self.__dict__:

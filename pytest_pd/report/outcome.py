@@ -19,6 +19,8 @@ class TestOutcome:
     Attributes:
         when: Phase of pytest that told: ``setup``, ``call``, ``teardown``.
         reason: Empty for a test that passed.
+        layer: What broke: ``infra``, ``provision``, ``server``, ``client``,
+            ``accuracy``, ``performance``; empty for a test that did not.
     """
 
     __test__ = False
@@ -29,6 +31,7 @@ class TestOutcome:
     when: str
     duration_s: float
     reason: str = ""
+    layer: str = ""
 
     def as_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -41,7 +44,7 @@ class TestOutcome:
         return cls(**word, duration_s=float(record.get("duration_s") or 0.0))
 
 
-WORDS = ("nodeid", "topology", "verdict", "when", "reason")
+WORDS = ("nodeid", "topology", "verdict", "when", "reason", "layer")
 
 
 def reason_of(longrepr: object) -> str:

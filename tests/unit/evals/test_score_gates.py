@@ -6,16 +6,21 @@ import random
 
 import pytest
 
+from pytest_pd.evals.chance import binomial_tail, difference, fisher_p, wilson
 from pytest_pd.evals.gate import (
+    Limits,
     Outcome,
-    binomial_tail,
+    accepted_gate,
     detectable_drop,
+    detectable_losses,
     drift_gate,
-    fisher_p,
     mcnemar_p,
     paired_gate,
     reference_gate,
 )
+
+
+WIDE = Limits(largest_drop=0.25)
 
 
 def answers(n, wrong=()):
@@ -33,6 +38,73 @@ def test_mcnemar_of_eighteen_to_none():
 
 def test_fisher_of_the_lady_tasting_tea():
     assert fisher_p(4, 4, 0, 4) == pytest.approx(1 / 70)
+
+
+def test_fisher_without_any_wrong_answer_says_nothing():
+    assert fisher_p(0, 66, 0, 66) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("count", "trials", "low", "high"),
+    [
+        pytest.param(81, 263, 0.2553, 0.3662, id="newcombe-1998-table-1"),
+        pytest.param(15, 148, 0.0624, 0.1605, id="newcombe-1998-table-2"),
+        pytest.param(0, 20, 0.0, 0.1611, id="newcombe-1998-none"),
+        pytest.param(1, 29, 0.0061, 0.1718, id="newcombe-1998-one"),
+    ],
+)
+def test_wilson_interval_is_the_published_one(count, trials, low, high):
+    assert wilson(count, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [
+        pytest.param((56, 70, 48, 80), 0.0524, 0.3339, id="newcombe-1998-b-a"),
+        pytest.param((9, 10, 3, 10), 0.1705, 0.8090, id="newcombe-1998-b-b"),
+        pytest.param((10, 10, 0, 20), 0.6791, 1.0, id="newcombe-1998-b-f"),
+    ],
+)
+def test_interval_of_a_difference_is_the_published_one(counts, low, high):
+    assert difference(*counts) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_tails_of_a_whole_benchmark_do_not_overflow():
+    verdict = reference_gate(12_000, 14_042, 0.87)
+
+    assert verdict.outcome is Outcome.FAILED
+    assert verdict.detectable < 0.02
+
+
+def test_a_score_of_shares_is_judged_by_its_sign():
+    one = [0.5] * 40
+
+    assert paired_gate(one, [0.4] * 40).outcome is Outcome.FAILED
+    assert paired_gate(one, [0.4] * 5 + [0.6] * 35).outcome is not Outcome.FAILED
+
+
+def test_gains_by_noise_take_more_losses_to_be_seen():
+    assert detectable_losses(0.01) == 7
+    assert detectable_losses(0.01, gained=5) > 7 + 5
+
+
+def test_same_answers_have_an_interval_all_the_same():
+    low, high = paired_gate(answers(200), answers(200)).interval
+
+    assert low < 0 < high < 0.03
+
+
+def test_an_accepted_score_has_an_error_of_its_own():
+    stated = reference_gate(170, 200, 0.92)
+    accepted = accepted_gate(170, 200, 46, 50)
+
+    assert stated.outcome is Outcome.FAILED
+    assert accepted.outcome is Outcome.CANNOT_TELL
+    assert accepted.p_value > 0.05
+
+
+def test_an_accepted_score_that_is_lost_fails():
+    assert accepted_gate(160, 200, 190, 200).outcome is Outcome.FAILED
 
 
 def test_same_answers_pass():
@@ -63,7 +135,7 @@ def test_as_many_lost_as_gained_is_no_alarm():
 
 
 def test_a_tolerated_drop_is_no_alarm():
-    verdict = paired_gate(answers(200), answers(200, range(10)), tolerance=0.06)
+    verdict = paired_gate(answers(200), answers(200, range(10)), Limits(tolerance=0.06))
 
     assert verdict.outcome is Outcome.PASSED
 
@@ -115,11 +187,15 @@ def test_drift_from_the_hundredth_request_fails():
 
 
 def test_even_damage_is_no_drift():
-    assert drift_gate(answers(210, range(0, 210, 10))).outcome is Outcome.PASSED
+    assert drift_gate(answers(210, range(0, 210, 10)), WIDE).outcome is Outcome.PASSED
 
 
 def test_all_right_is_no_drift():
-    assert drift_gate(answers(200)).outcome is Outcome.PASSED
+    assert drift_gate(answers(200), WIDE).outcome is Outcome.PASSED
+
+
+def test_thirds_of_66_cannot_see_a_small_drift():
+    assert drift_gate(answers(200)).outcome is Outcome.CANNOT_TELL
 
 
 def test_too_few_for_thirds():
@@ -132,4 +208,4 @@ def test_the_answer_says_what_it_could_have_seen():
 
     assert "p = 1" in text
     assert "n = 200" in text
-    assert "a drop of 3.5% would have been seen" in text
+    assert "a drop of 4.6% would have been seen" in text

@@ -1,0 +1,123 @@
+"""Which evals belong to a topology, and what is known of lm-eval's tasks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pytest_pd.errors import SpecError
+from pytest_pd.spec.document import read_document
+from pytest_pd.spec.evals import EvalFileSpec
+from pytest_pd.spec.extra import EvalSpec
+from pytest_pd.spec.file import build
+from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.topology import TopologySpec
+
+SMALL = ("shipped",)
+"""Evals of topologies that name none and serve the recall model."""
+LARGE = ("gsm8k",)
+"""Evals of topologies that name none and serve another model on GPUs."""
+
+METRICS: Mapping[str, tuple[str, str]] = {
+    "gsm8k": ("exact_match", "flexible-extract"),
+    "gsm8k_cot": ("exact_match", "flexible-extract"),
+    "mmlu": ("acc", "none"),
+    "mmlu_pro": ("exact_match", "custom-extract"),
+    "hellaswag": ("acc_norm", "none"),
+    "truthfulqa_mc1": ("acc", "none"),
+    "truthfulqa_mc2": ("acc", "none"),
+    "truthfulqa_gen": ("bleu_acc", "none"),
+    "gpqa_main_zeroshot": ("acc_norm", "none"),
+    "gpqa_diamond_zeroshot": ("acc_norm", "none"),
+    "gpqa_diamond_cot_zeroshot": ("exact_match", "flexible-extract"),
+    "ifeval": ("prompt_level_strict_acc", "none"),
+    "arc_challenge": ("acc_norm", "none"),
+}
+"""Task of lm-eval to the metric and filter that is usually quoted."""
+
+USUAL_GATES = ("paired", "identity", "drift")
+
+
+def read_eval(name: str, roots: Roots) -> EvalFileSpec:
+    """Read the eval file that a name or path means.
+
+    Raises:
+        SpecError: there is none, or something in it is wrong.
+    """
+    (found,) = find("evals", [name], roots)
+    return build(read_document(found.path), EvalFileSpec)
+
+
+def evals_of(
+    topology: TopologySpec, facts: Iterable[str], *, on_gpus: bool, roots: Roots
+) -> dict[str, EvalFileSpec]:
+    """Return the evals of a topology by name: its own, else by what it serves.
+
+    Those whose ``needs`` the topology lacks are left out, unless it names them.
+    """
+    have = set(facts)
+    if topology.evals:
+        named = [
+            read_eval(one, roots) if isinstance(one, str) else of_task(topology, one)
+            for one in topology.evals
+        ]
+        return {spec.name: spec for spec in named}
+    usual = SMALL if "known_answers" in have else LARGE if on_gpus else ()
+    found = [read_eval(name, roots) for name in usual]
+    return {spec.name: spec for spec in found if have.issuperset(spec.needs)}
+
+
+def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:
+    """Return the eval that a topology's own ``evals:`` entry spells out.
+
+    Raises:
+        SpecError: it asks for what only an eval file can say.
+    """
+    if wanted.repeats > 1:
+        raise SpecError(
+            f"{topology.name}: evals: {wanted.task}: repeats {wanted.repeats} is not "
+            "supported.",
+            hint="set repeats in a task file of your own and name it under include:",
+        )
+    gates = [{"kind": kind} for kind in _kinds(wanted)]
+    task = {**metric_of(wanted.task), "shots": wanted.shots, "gates": gates}
+    return EvalFileSpec.model_validate(
+        {
+            "name": wanted.task,
+            "sampling": wanted.sampling,
+            "offline": False,
+            "tasks": {wanted.task: task},
+            "references": [_reference(topology, wanted)] if wanted.expected else [],
+        }
+    )
+
+
+def _kinds(wanted: EvalSpec) -> list[str]:
+    kinds = [wanted.test] if wanted.test else list(USUAL_GATES)
+    if wanted.expected is not None and "reference" not in kinds:
+        kinds.append("reference")
+    return kinds
+
+
+def _reference(topology: TopologySpec, wanted: EvalSpec) -> dict[str, object]:
+    return {
+        "model": topology.model.served_name,
+        "task": wanted.task,
+        "score": wanted.expected,
+        "source": f"evals: expected: of topology {topology.name}",
+    }
+
+
+def metric_of(task: str) -> dict[str, str]:
+    """Return metric and filter of a task of lm-eval, of its group if it has none.
+
+    Raises:
+        SpecError: the task is not in `METRICS`.
+    """
+    names = [name for name in METRICS if task == name or task.startswith(f"{name}_")]
+    if not names:
+        raise SpecError(
+            f"Which metric of {task!r} counts is not known.",
+            hint="name metric and filter in an eval file, as fixtures/evals/gsm8k.yaml",
+        )
+    metric, filter_name = METRICS[max(names, key=len)]
+    return {"metric": metric, "filter": filter_name}
