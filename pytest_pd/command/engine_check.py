@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.installer import install, paths
-from pytest_pd.installer.recipe import Recipe
+from pytest_pd.installer.recipe import LM_EVAL, Recipe
 from pytest_pd.probe.http import request
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.compose import plan_deployment
@@ -20,7 +20,7 @@ from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.reference.prompts import make_recall
 from pytest_pd.spec.file import read_cluster, read_topology
-from pytest_pd.spec.locate import find
+from pytest_pd.spec.locate import HERE, find
 
 ASK_TIMEOUT_S = 60.0
 
@@ -50,6 +50,33 @@ def check(recipe: Recipe, say: Callable[[str], None]) -> None:
         ) as deployment:
             say(f"  {topology.name}: ready after {deployment.timings['total']:.1f} s")
             say(f"  {ask(deployment)}")
+            if recipe.name == LM_EVAL.name:
+                say(f"  {score(deployment)}")
+
+
+def score(deployment: Deployment) -> str:
+    """Let lm-eval ask five questions and return what it says of them.
+
+    Raises:
+        InvalidRun: it does not come to an end with five samples.
+    """
+    from pytest_pd.evals.catalogue import read_eval
+    from pytest_pd.evals.judge import PD, mean
+    from pytest_pd.evals.runner import Job, Side, run, samples_of
+
+    plan, task = deployment.plan, "pd_arithmetic"
+    spec = read_eval("shipped", HERE)
+    few = {task: spec.tasks[task].model_copy(update={"limit": 5})}
+    job = Job(
+        spec.model_copy(update={"tasks": few}),
+        plan.served_model,
+        plan.model_path,
+        (Side(PD, plan.url),),
+        deployment.run_dir / "evals",
+    )
+    run(job)
+    samples = samples_of(job, task)[PD]
+    return f"lm-eval scores {mean(samples):g} over {len(samples)} samples"
 
 
 def identity(recipe: Recipe) -> list[str]:

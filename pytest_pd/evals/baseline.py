@@ -25,6 +25,7 @@ HEADER = """\
 # Written by `pytest-pd evals accept RUN --reason "..."` and reviewed as any other
 # change; a run never writes here.
 """
+COPIED = ("metric", "limit", "shots", "samples")
 KEYS = ("model", "topology", "hardware", "engine", "evaluation", "task", "metric")
 
 
@@ -206,18 +207,17 @@ def accepted_of(
             if abs(right - result["score"] * result["samples"]) > 1e-6:
                 continue  # a mean of other scores: only pairs can be judged
             found.append(
-                AcceptedSpec(
-                    **record["subject"],
-                    evaluation=name,
-                    task=task,
-                    metric=result["metric"],
-                    limit=result["limit"],
-                    shots=result["shots"],
-                    right=right,
-                    samples=result["samples"],
-                    run=run,
-                    date=on,
-                    reason=reason,
+                AcceptedSpec.model_validate(
+                    {
+                        **record["subject"],
+                        **{key: result[key] for key in COPIED},
+                        "eval": name,
+                        "task": task,
+                        "right": right,
+                        "run": run,
+                        "date": on,
+                        "reason": reason,
+                    }
                 )
             )
     return found

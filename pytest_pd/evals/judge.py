@@ -113,7 +113,7 @@ def judge(
     same_questions(task, sides)
     ours = sorted(sides[PD], key=lambda sample: sample.sent)
     wanted = spec.tasks[task]
-    gates = {}
+    gates: dict[str, GateAnswer] = {}
     for gate in wanted.gates:
         limits = Limits(spec.alpha_each, spec.power, gate.tolerance, gate.largest_drop)
         if gate.kind == "reference":

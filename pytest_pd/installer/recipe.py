@@ -201,6 +201,7 @@ LM_EVAL = Recipe(
     disk_gib=0.9,
     install_s=120,
     lock="lm-eval-0.4.13.txt",
+    topology="local_1p1d",
 )
 
 RECIPES = {r.name: r for r in (VLLM_CPU, VLLM_ROUTER, DYNAMO, LM_EVAL)}

@@ -14,6 +14,8 @@ from pytest_pd.report.points import Point
 from pytest_pd.report.read import TopologyRecord
 from pytest_pd.report.timeline import timeline_of
 
+PAIRS = Path("evals") / "recall_pairs.json"
+
 
 def topology_charts(topology: TopologyRecord, points: Sequence[Point]) -> list[Chart]:
     """Return what there is to show of one topology besides its sweeps.
@@ -27,7 +29,7 @@ def topology_charts(topology: TopologyRecord, points: Sequence[Point]) -> list[C
     found += [
         routing(topology, pages),
         bandwidth(topology, pages),
-        accuracy(topology.entries, rows_of(topology.folder / "evals.json")),
+        accuracy(topology.entries, rows_of(topology.folder / PAIRS)),
         refits(topology.entries, rows_of(topology.folder / "outcomes.json")),
         instrument(points),
     ]

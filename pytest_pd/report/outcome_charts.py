@@ -29,7 +29,7 @@ def accuracy(entries: Iterable[Entry], pairs: Sequence[Mapping[str, Any]] = ()) 
     """Return every score, with the interval that its number of samples allows.
 
     Args:
-        pairs: Rows of ``evals.json``: the same questions to aggregated serving.
+        pairs: Rows of ``evals/recall_pairs.json``: the same questions, aggregated.
     """
     bars = [bar for entry in entries for bar in _scores(entry)]
     if pairs:

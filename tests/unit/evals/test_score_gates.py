@@ -19,7 +19,6 @@ from pytest_pd.evals.gate import (
     reference_gate,
 )
 
-
 WIDE = Limits(largest_drop=0.25)
 
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from pytest_pd.report.chart import Axis, Bar, Bars, Plot, Series
-from pytest_pd.report.collect import topology_charts
+from pytest_pd.report.collect import PAIRS, topology_charts
 from pytest_pd.report.counters import bandwidth, pages_of, routing
 from pytest_pd.report.draw import draw, table_of, with_table
 from pytest_pd.report.outcome_charts import accuracy, instrument, refits, wilson
@@ -188,7 +188,8 @@ def test_change_point_is_a_rule_with_words():
 def test_page_shows_the_charts_of_a_topology(tmp_path):
     pages = [("prefill-0", w, f"{REQUESTS} {n}") for w, n in (("ready", 0), ("end", 9))]
     topology = make(tmp_path / "r", pages, [entry("eval_sample", score=0.5, point="")])
-    (topology.folder / "evals.json").write_text(json.dumps([{"right_aggregated": 1}]))
+    (topology.folder / PAIRS).parent.mkdir()
+    (topology.folder / PAIRS).write_text(json.dumps([{"right_aggregated": 1}]))
     (topology.folder / "outcomes.json").write_text("{torn")
 
     names = [chart.name for chart in topology_charts(topology, [])]
