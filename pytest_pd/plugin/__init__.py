@@ -26,6 +26,7 @@ pytest_plugins = (
     "pytest_pd.fixtures.record",
     "pytest_pd.fixtures.witness",
     "pytest_pd.fixtures.load",
+    "pytest_pd.fixtures.score",
     "pytest_pd.fixtures.damage",
 )
 
