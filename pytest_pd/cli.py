@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,7 +29,17 @@ COMMANDS = {
     "report": ("write page, summary and tables of runs", "pytest_pd.command.report"),
     "compare": ("compare runs, metric by metric", "pytest_pd.command.compare"),
     "gate": ("fail a run that got slower", "pytest_pd.command.gate"),
+    "accept-baseline": (
+        "accept runs as what later ones are held against",
+        "pytest_pd.command.accept_baseline",
+    ),
+    "history": (
+        "figures over many runs, with change points",
+        "pytest_pd.command.history",
+    ),
     "merge": ("merge JUnit files of shards and reruns", "pytest_pd.command.merge"),
+    "completion": ("print completion for a shell", "pytest_pd.command.completion"),
+    "init": ("lay out a project of your own", "pytest_pd.command.init"),
     "nightly": ("run pytest for a night", "pytest_pd.command.nightly"),
     "evals": ("score a URL with lm-eval; accept scores", "pytest_pd.command.evals"),
     "refit": ("plan and run weight refits", "pytest_pd.refit.command"),
@@ -46,8 +57,30 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def complete(line: str) -> None:
+    """Offer the words that can follow `line` to the shell, and exit.
+
+    Only the command that stands in the line is imported: TAB has to be quick.
+    """
+    import argcomplete
+
+    from pytest_pd.complete import add_completers
+
+    parser = argparse.ArgumentParser(prog="pytest-pd")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    written = line.split()[1:2]
+    for name, (text, module_name) in sorted(COMMANDS.items()):
+        below = commands.add_parser(name, help=text)
+        if [name] == written:
+            import_module(module_name).configure(below)
+            add_completers(below, name)
+    argcomplete.autocomplete(parser)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors are exit code 2."""
+    if "_ARGCOMPLETE" in os.environ:
+        complete(os.environ.get("COMP_LINE", ""))
     words = list(sys.argv[1:] if argv is None else argv)
     make_parser().parse_known_args(words[:1] or ["--help"])
     text, module_name = COMMANDS[words[0]]

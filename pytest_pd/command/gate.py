@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytest_pd.report.gate import judge, read_baseline
+from pytest_pd.report.gate import judge, read_accepted, read_baseline
 from pytest_pd.report.read import read_run
 from pytest_pd.spec.gate import read_gate
 
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     gate = read_gate(args.gate)
     record = read_run(args.run)
     baseline = read_baseline(gate, args.gate.parent, without=args.run)
-    result = judge(gate, record, baseline)
+    accepted = read_accepted(gate, args.gate.parent)
+    result = judge(gate, record, baseline, accepted)
     for line in result.lines:
         print(line)
     print(result.summary())

@@ -74,6 +74,23 @@ class Ratio:
         return Change.CANNOT_TELL
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run without its samples.
+
+    Attributes:
+        value: Of the statistic, above 0.
+        error: Relative standard error of it inside the run.
+    """
+
+    value: float
+    error: float
+
+
+Run = Sequence[float] | Summary
+"""What is known of one run: its samples, or the statistic with its error."""
+
+
 def statistic_of(samples: Sequence[float], name: str) -> float:
     """Return ``mean`` or a nearest-rank percentile, ``p50`` and so on.
 
@@ -98,8 +115,8 @@ def _percent(name: str) -> float:
 
 
 def compare_runs(
-    old: Sequence[Sequence[float]],
-    new: Sequence[Sequence[float]],
+    old: Sequence[Run],
+    new: Sequence[Run],
     *,
     statistic: str = "p50",
     confidence: float = 0.95,
@@ -109,7 +126,7 @@ def compare_runs(
     """Compare runs of samples of one metric.
 
     Args:
-        old, new: Samples of each run; the statistic of each is above 0.
+        old, new: Samples or summary of each run; the statistic of each is above 0.
         statistic: What is compared, see `statistic_of`.
         confidence: Of the two-sided interval.
         jitter: Assumed scatter from run to run; the runs given correct it.
@@ -162,34 +179,51 @@ def has_ratio(samples: Sequence[float], statistic: str) -> bool:
     return bool(len(samples)) and statistic_of(samples, statistic) > 0
 
 
-def _check(
-    old: Sequence[Sequence[float]], new: Sequence[Sequence[float]], statistic: str
-) -> None:
+def _check(old: Sequence[Run], new: Sequence[Run], statistic: str) -> None:
     for side in (old, new):
-        if not side or not all(len(run) for run in side):
+        sampled = [run for run in side if not isinstance(run, Summary)]
+        if not side or not all(len(run) for run in sampled):
             raise MeasurementError("A comparison has a side without samples.")
-        if not all(has_ratio(run, statistic) for run in side):
+        if not all(has_ratio(run, statistic) for run in sampled):
             raise MeasurementError(
                 f"A {statistic} of 0 or below has no ratio.",
                 hint="compare another statistic or metric",
             )
 
 
-def _logs(runs: Sequence[Sequence[float]], statistic: str) -> Floats:
-    return np.log([statistic_of(run, statistic) for run in runs])
+def _logs(runs: Sequence[Run], statistic: str) -> Floats:
+    return np.log(
+        [
+            run.value if isinstance(run, Summary) else statistic_of(run, statistic)
+            for run in runs
+        ]
+    )
 
 
-def _sampling(
-    runs: Sequence[Sequence[float]], statistic: str, rng: np.random.Generator
-) -> Floats:
+def _sampling(runs: Sequence[Run], statistic: str, rng: np.random.Generator) -> Floats:
     """Return draws of how far the side's mean log statistic is off, shape (DRAWS,)."""
     total = np.zeros(DRAWS)
     for run in runs:
-        samples = np.asarray(run, float)
-        least = samples[samples > 0].min()
-        drawn = np.log(np.maximum(resampled(samples, statistic, rng), least))
-        total += drawn - math.log(statistic_of(run, statistic))
+        if isinstance(run, Summary):
+            total += rng.normal(0.0, run.error, DRAWS)
+        else:
+            total += _log_draws(run, statistic, rng)
     return total / len(runs)
+
+
+def _log_draws(
+    run: Sequence[float], statistic: str, rng: np.random.Generator
+) -> Floats:
+    """Return draws of the log of one run's statistic, less what was seen."""
+    samples = np.asarray(run, float)
+    least = samples[samples > 0].min()
+    drawn: Floats = np.log(np.maximum(resampled(samples, statistic, rng), least))
+    return drawn - math.log(statistic_of(run, statistic))
+
+
+def relative_error(run: Sequence[float], statistic: str, *, seed: int = 0) -> float:
+    """Return the standard error of the log of one run's statistic: a share."""
+    return float(_log_draws(run, statistic, np.random.default_rng(seed)).std())
 
 
 def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floats:

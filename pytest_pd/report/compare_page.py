@@ -85,7 +85,7 @@ def ratios(rows: Sequence[Compared]) -> Bars:
         Axis("ratio", is_log=True),
         tuple(
             Bar(
-                f"{row.name} {row.statistic}: {row.change.value}",
+                label_of(row),
                 row.ratio.value,
                 row.ratio.low,
                 row.ratio.high,
@@ -97,6 +97,13 @@ def ratios(rows: Sequence[Compared]) -> Bars:
         interval="interval",
         mark="no change",
     )
+
+
+def label_of(row: Compared) -> str:
+    """Return a bar's label: what happened first, for phones cut the end."""
+    test, _, metric = row.name.rpartition("::")
+    place = test.partition("[")[2].removesuffix("]") or test.rpartition("::")[2]
+    return f"{row.change.value}: {metric} {row.statistic}, {place}"
 
 
 def _cells(row: Compared) -> Sequence[object]:

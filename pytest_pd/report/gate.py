@@ -9,9 +9,10 @@ from glob import glob
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.measure.ratio import Ratio, compare_runs, has_ratio
+from pytest_pd.measure.ratio import Ratio, Run, Summary, compare_runs, has_ratio
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord, read_run
+from pytest_pd.spec.baseline import BaselineSpec, read_baselines
 from pytest_pd.spec.gate import GateSpec
 
 MISSING = ("no figure", "no baseline")
@@ -76,7 +77,8 @@ def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRec
     Raises:
         MeasurementError: a pattern matches something that is no run.
     """
-    patterns = [str(folder / Path(word).expanduser()) for word in gate.baseline]
+    words = [word for word in gate.baseline if not is_accepted(word)]
+    patterns = [str(folder / Path(word).expanduser()) for word in words]
     paths = {Path(p) for pattern in patterns for p in glob(pattern)}  # noqa: PTH207
     own = without.resolve()
     found = [path for path in paths if path.is_dir() and path.resolve() != own]
@@ -84,7 +86,28 @@ def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRec
     return [read_run(path) for path in newest]
 
 
-def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> GateResult:
+def is_accepted(word: str) -> bool:
+    """Tell whether a word of `baseline` names a file of accepted figures."""
+    return Path(word).suffix in (".yaml", ".yml")
+
+
+def read_accepted(gate: GateSpec, folder: Path) -> list[BaselineSpec]:
+    """Return what the gate's files of accepted figures hold.
+
+    Raises:
+        SpecError: a file is not there, or what is wrong in it.
+    """
+    words = [word for word in gate.baseline if is_accepted(word)]
+    files = [read_baselines(folder / Path(word).expanduser()) for word in words]
+    return [spec for file in files for spec in file.baselines]
+
+
+def judge(
+    gate: GateSpec,
+    run: RunRecord,
+    baseline: Sequence[RunRecord],
+    accepted: Sequence[BaselineSpec] = (),
+) -> GateResult:
     """Judge every figure of `run` that the gate has a limit for.
 
     A figure fails when it is over its limit and slower beyond doubt, the chance of a
@@ -94,7 +117,7 @@ def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> Gate
     Raises:
         MeasurementError: the run has no valid figure that the gate judges.
     """
-    known = _known(gate, baseline)
+    known = _known(gate, baseline, accepted)
     entries = [entry for entry in run.entries if _is_usable(gate, entry)]
     if not entries:
         raise MeasurementError(
@@ -116,9 +139,7 @@ def judge(gate: GateSpec, run: RunRecord, baseline: Sequence[RunRecord]) -> Gate
     return GateResult(tuple(sorted(lines, key=_rank)), failed)
 
 
-def _judge(
-    gate: GateSpec, entry: Entry, old: Sequence[Entry], share: float
-) -> GateLine:
+def _judge(gate: GateSpec, entry: Entry, old: Sequence[Run], share: float) -> GateLine:
     spec = gate.metrics[entry.metric]
     limit, name = spec.max_increase, entry.fullname.removeprefix("pd::")
     if not old:
@@ -126,7 +147,7 @@ def _judge(
 
     def ratio(confidence: float) -> Ratio:
         return compare_runs(
-            [other.samples for other in old],
+            old,
             [entry.samples],
             statistic=_statistic(gate, entry.metric),
             confidence=confidence,
@@ -155,13 +176,20 @@ def _unjudged(
 
 
 def _known(
-    gate: GateSpec, baseline: Sequence[RunRecord]
-) -> Mapping[tuple[str, ...], list[Entry]]:
-    found: dict[tuple[str, ...], list[Entry]] = {}
+    gate: GateSpec, baseline: Sequence[RunRecord], accepted: Sequence[BaselineSpec]
+) -> Mapping[tuple[str, ...], list[Run]]:
+    found: dict[tuple[str, ...], list[Run]] = {}
     for run in baseline:
         for entry in run.entries:
             if _is_usable(gate, entry):
-                found.setdefault(_identity(entry), []).append(entry)
+                found.setdefault(_identity(entry), []).append(entry.samples)
+    for spec in accepted:
+        for name, figures in spec.figures.items():
+            metric = name.rpartition("::")[2]
+            figure = metric in gate.metrics and figures.get(_statistic(gate, metric))
+            if figure:
+                summaries = map(Summary, figure.values, figure.errors)
+                found.setdefault((f"pd::{name}", *spec.key), []).extend(summaries)
     return found
 
 
@@ -177,8 +205,9 @@ def _statistic(gate: GateSpec, metric: str) -> str:
 
 def _identity(entry: Entry) -> tuple[str, ...]:
     """What a baseline must share: nothing else is compared, ever."""
-    keys = ("mode", "topology_hash", "hardware", "engine", "label")
-    return (entry.fullname, *(str(entry.info.get(key, "")) for key in keys))
+    keys = ("topology_hash", "hardware", "engine", "label")
+    told = (str(entry.info.get(key, "")) for key in keys)
+    return (entry.fullname, entry.mode, *told)
 
 
 def _rank(line: GateLine) -> tuple[int, str]:

@@ -30,7 +30,8 @@ class GateSpec(Model):
     """A gate.
 
     Attributes:
-        baseline: Folders or globs of runs, relative to the file.
+        baseline: Folders or globs of runs, and files of accepted figures (.yaml),
+            relative to the file.
         keep: Only the newest so many of them count, by name.
         metrics: Metric to its limit; others are not judged.
         alpha: Chance that a run in which nothing changed fails anywhere at all.
