@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_pd.errors import PdError
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
@@ -109,13 +110,27 @@ def run(message: dict[str, Any]) -> None:
     send(plain, blob)
 
 
+def calibrated(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the error of the instrument on this machine, or why there is none."""
+    from pytest_pd.load.calibrate import Rhythm, calibrate
+
+    rhythm = Rhythm(**message["calibrate"])
+    try:
+        found = calibrate(rhythm, duration_s=message["duration_s"])
+    except PdError as error:
+        return {"error": str(error)}
+    return {"calibration": found.as_json()}
+
+
 def main() -> int:
+    """Do what is asked, one thing after the other, until nobody asks any more."""
     while (message := receive()) is not None:
         if "ping" in message:
             send({"clock_ns": time.monotonic_ns(), "boot_id": boot_id()})
+        elif "calibrate" in message:
+            send(calibrated(message))
         else:
             run(message)
-            return 0
     return 0
 
 

@@ -60,7 +60,7 @@ def run_shards(
         start_ns = time.monotonic_ns() + START_NS
         for shard in running:
             shard.send({"start_ns": start_ns + shard.offset_ns})
-        finished = _collect(running, on_tick)
+        finished = collect(running, on_tick)
     return merge(finished, len(job.prompts), directory)
 
 
@@ -170,7 +170,7 @@ def started(prefixes: Sequence[Sequence[str]]) -> Iterator[list[RunningShard]]:
             words = [*prefix, *remote] if prefix else command
             process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
             shard = RunningShard(process, number)
-            shard.drain = threading.Thread(target=_drain, args=(shard,))
+            shard.drain = threading.Thread(target=drain, args=(shard,))
             shard.drain.start()
             running.append(shard)
         for shard in running:
@@ -178,19 +178,20 @@ def started(prefixes: Sequence[Sequence[str]]) -> Iterator[list[RunningShard]]:
         yield running
     finally:
         for shard in running:
-            _stop(shard.process)
+            stop(shard.process)
         for shard in running:
             if shard.drain is not None:
                 shard.drain.join(10)
 
 
-def _drain(shard: RunningShard) -> None:
+def drain(shard: RunningShard) -> None:
+    """Keep the end of what the shard says on standard error."""
     with _pipe(shard.process.stderr) as pipe:
         for line in pipe:
             shard.errors = (shard.errors + line)[-4000:]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Close its input, which ends it; kill it if that does not."""
     with suppress(BrokenPipeError):
         _pipe(process.stdin).close()
@@ -213,7 +214,7 @@ def boot_id() -> str:
 Finished = tuple[RunningShard, LoadResult, dict[str, Any]]
 
 
-def _collect(running: list[RunningShard], on_tick: OnTick | None) -> list[Finished]:
+def collect(running: list[RunningShard], on_tick: OnTick | None) -> list[Finished]:
     """Read ticks and results; a thread each, for a full pipe stops a shard."""
     found: dict[int, Finished] = {}
     failures: list[ProcessDied] = []

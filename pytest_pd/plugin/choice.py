@@ -119,13 +119,18 @@ Stage = Callable[[TopologySpec], tuple[TopologySpec, ClusterSpec]]
 def make_stage(config: pytest.Config, cluster: ClusterSpec) -> Stage:
     """Return what a topology file becomes: itself, or with ``--rehearse`` a play."""
     if not config.getoption("pd_rehearse"):
-        return lambda spec: (spec, cluster)
+        return lambda spec: (levelled(spec, cluster), cluster)
 
     from pytest_pd.provision.rehearse import rehearse
 
     return lambda spec: rehearse(
         spec, cluster, installed=lambda program: find_program(program) is not None
     )
+
+
+def levelled(spec: TopologySpec, cluster: ClusterSpec) -> TopologySpec:
+    """Return the topology, tested quickly where its engines only play."""
+    return spec.model_copy(update={"level": "quick"}) if cluster.stand_in else spec
 
 
 def choose_cluster(config: pytest.Config, roots: Roots) -> ClusterSpec:

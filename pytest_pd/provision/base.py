@@ -92,6 +92,17 @@ class Timed(Protocol):
         """Return the seconds until then; None when there is no limit."""
 
 
+@runtime_checkable
+class LoadPlace(Protocol):
+    """An allocation in which load is sent by one of its own nodes."""
+
+    def load_command(self, node: str) -> tuple[str, ...]:
+        """Return words that run Python with this package on a planned node."""
+
+    def load_env(self) -> Mapping[str, str]:
+        """Return the environment of that command."""
+
+
 class Backend(Protocol):
     """Local, SSH, Slurm, Kubernetes."""
 

@@ -88,7 +88,7 @@ def plan_deployment(
         site,
         kv=kv,
         workloads=workloads_of(topology, roots),
-        rehearsal=is_rehearsal(topology),
+        rehearsal=is_rehearsal(topology) or cluster.stand_in,
     )
     if not is_assumed(place):
         return plan

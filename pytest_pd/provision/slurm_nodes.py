@@ -14,7 +14,7 @@ from pytest_pd.installer.paths import search_path
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
-from pytest_pd.provision.local import launch_request
+from pytest_pd.provision.local import launch_request, mark_of
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import last_line
 from pytest_pd.provision.slurm_step import JobHandle, SlurmStep, encode, start_step
@@ -70,6 +70,21 @@ class SlurmAllocation:
     def seconds_left(self) -> float | None:
         """Return the seconds to the job's time limit; None when it has none."""
         return self._handle.watch.seconds_left(self.job)
+
+    def load_command(self, node: str) -> tuple[str, ...]:
+        """Return words that run Python with this package on a planned node."""
+        return (
+            *("srun", f"--jobid={self.job}", "--overlap", "--nodes=1", "--ntasks=1"),
+            *(f"--nodelist={self._nodes[node]}", "--job-name=pd-bench"),
+            *("--export=ALL", "--unbuffered", "--kill-on-bad-exit=1"),
+            *([] if self._site.gpus_by == "none" else ["--gres=none"]),
+            self.python,
+        )
+
+    def load_env(self) -> Mapping[str, str]:
+        """Return the environment of that command, marked as the run's own."""
+        mark = mark_of(self._context, "bench")
+        return {**step_env(os.environ), launcher.MARK: mark}
 
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to the address that the site's file asks for."""

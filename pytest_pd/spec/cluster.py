@@ -21,6 +21,11 @@ class ClusterSpec(Model):
         lease_ttl_s: How long services outlive a harness that died; 5 s on this
             machine, 120 s where the lease lies on a shared file system.
         models: Alias (``model.ref``) to path; `images` alike.
+        cache_dir: Folder of the user's on the nodes for weights and compiled kernels,
+            kept between runs; empty leaves each engine its own default.
+        stand_in: The engines there only play (a ``vllm`` that computes a small model,
+            say): little is offered, nothing is judged by the hardware's measure, and
+            results are a rehearsal's, never compared with real ones.
         env: Environment of every service; `node_env` by node name on top of it.
         fabric: Which network interfaces engines and collectives use.
         slurm: Read when the backend is ``slurm``; `ssh` and `kubernetes` alike.
@@ -36,6 +41,8 @@ class ClusterSpec(Model):
     )
     models: dict[str, str] = Field(default_factory=dict)
     images: dict[str, str] = Field(default_factory=dict)
+    cache_dir: str = Field(default="", pattern=r"^(/.+[^/])?$")
+    stand_in: bool = False
     env: Env = Field(default_factory=dict)
     node_env: dict[str, Env] = Field(default_factory=dict)
     fabric: FabricSite | None = None

@@ -12,7 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from pytest_pd.errors import ProcessDied, SpecError
+from pytest_pd.errors import MeasurementError, ProcessDied, SpecError
+from pytest_pd.load.bench import Bench
+from pytest_pd.load.calibrate import Rhythm
 from pytest_pd.load.host import prompt_scheduling
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Prompt
@@ -298,3 +300,51 @@ def test_refused_priority_is_no_error(monkeypatch):
 
     with prompt_scheduling() as policy:
         assert policy == "normal"
+
+
+@pytest.fixture
+def bench():
+    made = Bench([sys.executable])
+    yield made
+    made.close()
+
+
+def test_a_bench_sends_point_after_point_with_one_process(truth, bench):
+    target = Target(url=truth.url)
+    ticks = []
+    runs = [
+        bench.run(target, LoadPoint(requests=6), numbered(6), on_tick=ticks.append)
+        for _ in range(2)
+    ]
+
+    assert [run.counts() for run in runs] == [{"ok": 6}, {"ok": 6}]
+    assert bench._shard.process.poll() is None
+    assert all(run.tokenizer == "unknown" and run.url == truth.url for run in runs)
+
+
+def test_a_bench_calibrates_itself_where_it_runs(bench):
+    rhythm = Rhythm(concurrency=2, ttft_s=0.01, itl_s=0.002, output_tokens=8)
+
+    found = bench.calibrate(rhythm, duration_s=0.1)
+
+    assert found.rhythm == rhythm
+    assert found.requests >= 4
+
+
+def test_a_rhythm_that_cannot_be_is_told(bench):
+    rhythm = Rhythm(concurrency=0, ttft_s=0.01, itl_s=0.002, output_tokens=8)
+
+    with pytest.raises((MeasurementError, ProcessDied)):
+        bench.calibrate(rhythm, duration_s=0.1)
+
+
+def test_a_bench_that_dies_is_told_and_started_anew(truth, bench):
+    target = Target(url=truth.url)
+    bench.run(target, LoadPoint(requests=2), numbered(2))
+    bench._shard.process.kill()
+    bench._shard.process.wait()
+    assert bench.run(target, LoadPoint(requests=2), numbered(2)).counts() == {"ok": 2}
+
+    nowhere = Bench([sys.executable, "-c", "raise SystemExit('no such host')"])
+    with pytest.raises(ProcessDied, match="no such host"):
+        nowhere.run(target, LoadPoint(requests=2), numbered(2))
