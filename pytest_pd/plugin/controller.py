@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_pd.plugin.layer import told_layer
 from pytest_pd.plugin.runner import LEFT_OUT
 from pytest_pd.plugin.selection import topology_of, without_verdict
 from pytest_pd.plugin.verdict import BLOCKED, INVALID, MARKUP, SHORT, verdict_of
@@ -28,10 +29,12 @@ class Controller:
     def __init__(self, session: PdSession) -> None:
         self.session = session
         self.verdicts: dict[str, Counter[str]] = {}
+        self.layers: Counter[str] = Counter()
         self.entries = 0
         self.unkept: list[TestOutcome] = []
         """Outcomes that are on no disk yet."""
         self.gate: list[str] = []
+        self.gate_word = ""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -57,8 +60,11 @@ class Controller:
                 when=str(report.when),
                 duration_s=report.duration,
                 reason="" if report.passed else reason_of(report.longrepr),
+                layer=told_layer(report),
             )
         )
+        if report.failed:
+            self.layers[told_layer(report)] += 1
         keep_outcomes(self.session, self.unkept)
 
     @pytest.hookimpl(tryfirst=True)
@@ -84,13 +90,13 @@ class Controller:
 
     def _gate_failed(self) -> bool:
         """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
-        from pytest_pd.plugin.gate import gate_lines
+        from pytest_pd.plugin.gate import PASSED, gate_lines
 
         chosen = self.session.config.getoption("pd_gate")
         if not chosen or self._exempt() or not self.verdicts:
             return False
-        self.gate, failed = gate_lines(self.session, chosen)
-        return failed
+        self.gate, self.gate_word = gate_lines(self.session, chosen)
+        return self.gate_word != PASSED
 
     def _exempt(self) -> bool:
         return bool(self.session.config.option.collectonly)
@@ -126,6 +132,8 @@ class Controller:
             "exit_status": exitstatus,
             "topologies": {name: dict(c) for name, c in self.verdicts.items()},
             "without_verdict": list(self.silent()),
+            "layers": dict(self.layers),
+            "gate": self.gate_word,
         }
         (self.session.run.dir / "verdict.json").write_text(
             json.dumps(verdict, indent=2)

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
 
 
-def gate_lines(session: PdSession, chosen: str) -> tuple[list[str], bool]:
-    """Return the lines to show, and whether the gate failed.
+PASSED = "passed"
+WORSE = "worse"
+NO_JUDGEMENT = "no judgement"
+
+
+def gate_lines(session: PdSession, chosen: str) -> tuple[list[str], str]:
+    """Return the lines to show, and ``passed``, ``worse`` or ``no judgement``.
 
     A gate that cannot judge (no such file, no figure) has failed: silence is never
     green.
     """
-    from pytest_pd.report.gate import judge, read_baseline
+    from pytest_pd.report.gate import GateWord, judge, read_accepted, read_baseline
     from pytest_pd.report.read import read_run
     from pytest_pd.spec.gate import read_gate
 
@@ -26,7 +31,11 @@ def gate_lines(session: PdSession, chosen: str) -> tuple[list[str], bool]:
         gate = read_gate(path)
         record = read_run(session.run.dir)
         baseline = read_baseline(gate, path.parent, without=session.run.dir)
-        result = judge(gate, record, baseline)
+        accepted = read_accepted(gate, path.parent)
+        result = judge(gate, record, baseline, accepted)
     except PdError as error:
-        return [f"gate FAILED: {error}"], True
-    return [*map(str, result.lines), result.summary()], result.failed
+        return [f"gate FAILED: {error}"], NO_JUDGEMENT
+    lines = [*map(str, result.lines), result.summary()]
+    if not result.failed:
+        return lines, PASSED
+    return lines, WORSE if result.of(GateWord.WORSE) else NO_JUDGEMENT

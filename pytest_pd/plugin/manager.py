@@ -66,7 +66,7 @@ class TopologyManager(Generic[D]):
             broken.told = True
             raise broken.error
         first = str(broken.error).splitlines()[0]
-        raise Blocked(f"topology {name!r} broke before: {first}")
+        raise Blocked(f"topology {name!r} broke before: {first}") from broken.error
 
     def get(self, name: str) -> D:
         """Return the deployment of a topology that was prepared.

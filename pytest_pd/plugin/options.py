@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pytest_pd.complete import AppendTopology, StoreCluster
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -33,7 +35,7 @@ OPTIONS = (
     Option(
         "topology",
         {
-            "action": "append",
+            "action": AppendTopology,
             "default": None,
             "metavar": "NAME",
             "help": "topology name, path, glob or comma list; repeatable "
@@ -41,7 +43,11 @@ OPTIONS = (
         },
         "topology",
     ),
-    Option("cluster", _text("cluster file: where to run", "NAME"), "cluster"),
+    Option(
+        "cluster",
+        {"action": StoreCluster, **_text("cluster file: where to run", "NAME")},
+        "cluster",
+    ),
     Option(
         "level",
         {

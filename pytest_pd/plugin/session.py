@@ -191,11 +191,14 @@ class PdSession:
         if manager.has_plugin("pd-runner"):
             return
         from pytest_pd.plugin.controller import Controller
+        from pytest_pd.plugin.layer import Layers
         from pytest_pd.plugin.runner import Runner
         from pytest_pd.plugin.signals import install
 
         self.runner = Runner(self)
         manager.register(self.runner, "pd-runner")
+        if not manager.has_plugin("pd-layers"):
+            manager.register(Layers(), "pd-layers")
         if not self.is_worker:
             manager.register(Controller(self), "pd-controller")
             self.config.add_cleanup(install())

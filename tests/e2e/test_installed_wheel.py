@@ -74,6 +74,34 @@ def test_topologies_are_listed_from_an_empty_folder(installed, tmp_path):
     assert "k2_2p1d" in done.stdout
 
 
+def test_a_project_is_laid_out_and_its_tests_pass(installed, tmp_path):
+    made = call(installed / "pytest-pd", "init", "pd", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+
+    plan = call(installed / "pytest-pd", "plan", "mine", cwd=tmp_path / "pd")
+    done = call(
+        *(installed / "python", "-m", "pytest", "suites/mine"),
+        *("--topology", "mine", "-p", "no:randomly"),
+        cwd=tmp_path / "pd",
+    )
+
+    assert plan.returncode == 0, plan.stderr
+    assert "prefill-1" in plan.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_suite_of_a_project_can_be_collected(installed, tmp_path):
+    call(installed / "pytest-pd", "init", "pd", cwd=tmp_path)
+
+    done = call(
+        *(installed / "python", "-m", "pytest", "--collect-only", "-q"),
+        cwd=tmp_path / "pd",
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "suites/correctness/test_api.py" in done.stdout
+
+
 def test_the_package_is_not_the_checkout(installed, tmp_path):
     done = call(
         installed / "python",

@@ -1,0 +1,1 @@
+"""A night: run pytest, judge what came out by verdict and layer, tell people."""

@@ -1,0 +1,230 @@
+"""What a night says: one verdict, one layer, one exit code. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pytest_pd.report.outcome import BAD, TestOutcome, settled
+from pytest_pd.spec.quarantine import QuarantineSpec
+
+LAYERS = ("infra", "provision", "server", "client", "accuracy", "performance")
+"""Units digit of the exit code: 1 for infra to 6 for performance."""
+TELLING = ("server", "accuracy", "performance", "client", "provision", "infra")
+"""Which layer names the night: what was found before what kept us from looking."""
+INTERRUPTED = 130
+
+
+class Verdict(StrEnum):
+    """One word for a night."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INVALID = "invalid"
+    QUARANTINED = "quarantined"
+    SILENT = "no verdict"
+    REFUSED = "over budget"
+    CUT = "out of time"
+    INTERRUPTED = "interrupted"
+
+
+CODES = {
+    Verdict.PASSED: 0,
+    Verdict.FAILED: 10,
+    Verdict.INVALID: 20,
+    Verdict.QUARANTINED: 30,
+    Verdict.SILENT: 31,
+    Verdict.REFUSED: 32,
+    Verdict.CUT: 33,
+    Verdict.INTERRUPTED: INTERRUPTED,
+}
+"""Exit codes; failed and invalid add the layer: 15 is failed, accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of pytest.
+
+    Attributes:
+        exit_code: Of pytest; negative: the signal that ended it.
+        wall_s: Seconds it took.
+        outcomes: One a test.
+        silent: Topologies that had to reach a verdict and did not.
+        gate: ``passed``, ``worse``, ``no judgement``; empty without a gate.
+        run_dir: Where it kept the run.
+        cut: True when the budget was over before pytest was.
+    """
+
+    exit_code: int
+    wall_s: float
+    outcomes: tuple[TestOutcome, ...]
+    silent: tuple[str, ...] = ()
+    gate: str = ""
+    run_dir: str = ""
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the attempts of a night come to.
+
+    Attributes:
+        outcomes: The last result of each test.
+        bad: Not green, and in nobody's quarantine.
+        quarantined: Not green, and known to be so.
+        flaky: Green at last after infrastructure broke them, with the first reason.
+        notes: What else a reader has to know, one line each.
+    """
+
+    verdict: Verdict
+    layer: str
+    outcomes: tuple[TestOutcome, ...]
+    bad: tuple[TestOutcome, ...]
+    quarantined: tuple[TestOutcome, ...]
+    flaky: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        code = CODES[self.verdict]
+        return code + LAYERS.index(self.layer) + 1 if self.layer else code
+
+    @property
+    def word(self) -> str:
+        """Return ``failed (accuracy)``, ``passed``, ..."""
+        return f"{self.verdict} ({self.layer})" if self.layer else str(self.verdict)
+
+
+def judge_night(attempts: Sequence[Attempt], known: QuarantineSpec) -> Judgement:
+    """Judge all attempts together; of several results of a test the last counts.
+
+    A quarantined test that is not green is told apart and makes the night neither
+    green nor red. Infrastructure is nobody's content: it is never quarantined.
+    """
+    last = final(attempts)
+    unlucky = [outcome for outcome in last if outcome.verdict in BAD]
+    quarantined = tuple(o for o in unlucky if is_quarantined(o, known))
+    bad = tuple(o for o in unlucky if o not in quarantined)
+    verdict, layer = _verdict(attempts, last, bad, quarantined)
+    return Judgement(
+        verdict=verdict,
+        layer=layer,
+        outcomes=tuple(last),
+        bad=bad,
+        quarantined=quarantined,
+        flaky=flaky_of(attempts),
+        notes=tuple(_notes(attempts, last, known)),
+    )
+
+
+def is_quarantined(outcome: TestOutcome, known: QuarantineSpec) -> bool:
+    """Tell whether somebody has said that this test fails for now."""
+    return outcome.layer != "infra" and known.of(outcome.nodeid) is not None
+
+
+def final(attempts: Iterable[Attempt]) -> list[TestOutcome]:
+    """Return the last result of each test, in the order of their first."""
+    found: dict[str, TestOutcome] = {}
+    for attempt in attempts:
+        found |= {outcome.nodeid: outcome for outcome in settled(attempt.outcomes)}
+    return list(found.values())
+
+
+def to_retry(attempt: Attempt, expected: Sequence[str]) -> tuple[str, ...]:
+    """Return the tests to run again: those that infrastructure broke, no others.
+
+    Args:
+        expected: Ids of the tests that the attempt was to run.
+
+    A pytest that a signal ended left tests without a result: those too.
+    """
+    told = settled(attempt.outcomes)
+    broken = {o.nodeid for o in told if o.layer == "infra" and o.verdict in BAD}
+    if attempt.exit_code < 0 and not attempt.cut:
+        broken |= set(expected) - {o.nodeid for o in told}
+    return tuple(nodeid for nodeid in expected if nodeid in broken)
+
+
+def flaky_of(attempts: Sequence[Attempt]) -> dict[str, str]:
+    """Return tests that are green at last, with why they were not at first."""
+    first: dict[str, str] = {}
+    for attempt in attempts:
+        for o in settled(attempt.outcomes):
+            if o.verdict in BAD:
+                first.setdefault(o.nodeid, o.reason)
+    green = {o.nodeid for o in final(attempts) if o.verdict == "passed"}
+    return {nodeid: reason for nodeid, reason in first.items() if nodeid in green}
+
+
+def _verdict(
+    attempts: Sequence[Attempt],
+    last: Sequence[TestOutcome],
+    bad: Sequence[TestOutcome],
+    quarantined: Sequence[TestOutcome],
+) -> tuple[Verdict, str]:
+    if attempts[-1].exit_code == INTERRUPTED:
+        return Verdict.INTERRUPTED, ""
+    failed = [o.layer for o in bad if o.verdict != "invalid"]
+    if any(attempt.gate == "worse" for attempt in attempts):
+        failed.append("performance")
+    if failed:
+        return Verdict.FAILED, leading(failed)
+    if bad:
+        return Verdict.INVALID, leading([o.layer for o in bad])
+    if any(attempt.cut for attempt in attempts):
+        return Verdict.CUT, ""
+    if attempts[-1].gate == "no judgement":
+        return Verdict.INVALID, "performance"
+    return _without_a_bad_test(attempts, last, quarantined)
+
+
+def _without_a_bad_test(
+    attempts: Sequence[Attempt],
+    last: Sequence[TestOutcome],
+    quarantined: Sequence[TestOutcome],
+) -> tuple[Verdict, str]:
+    if attempts[-1].exit_code < 0:
+        return Verdict.FAILED, "infra"
+    if any(attempt.exit_code in (3, 4) for attempt in attempts):
+        return Verdict.FAILED, "client"
+    if _still_silent(attempts, last) or not any(o.verdict == "passed" for o in last):
+        return (Verdict.QUARANTINED, "") if quarantined else (Verdict.SILENT, "")
+    if quarantined:
+        return Verdict.QUARANTINED, ""
+    # pytest was not content, and no test says why: never green
+    unexplained = attempts[0].exit_code != 0 and not flaky_of(attempts)
+    return (Verdict.FAILED, "client") if unexplained else (Verdict.PASSED, "")
+
+
+def leading(layers: Iterable[str]) -> str:
+    """Return the layer that names the night."""
+    found = set(layers)
+    return next((layer for layer in TELLING if layer in found), "client")
+
+
+def _still_silent(
+    attempts: Sequence[Attempt], last: Iterable[TestOutcome]
+) -> tuple[str, ...]:
+    spoke = {o.topology for o in last if o.verdict in ("passed", "failed", "invalid")}
+    return tuple(name for name in attempts[0].silent if name not in spoke)
+
+
+def _notes(
+    attempts: Sequence[Attempt], last: Sequence[TestOutcome], known: QuarantineSpec
+) -> Iterable[str]:
+    for name in _still_silent(attempts, last):
+        yield f"topology {name!r} reached no verdict"
+    for attempt in attempts:
+        if attempt.cut:
+            yield f"ended by the time budget after {attempt.wall_s:.0f} s"
+    ids = {o.nodeid for o in last}
+    for one in known.unused(ids):
+        yield f"quarantine of {one.test!r} ({one.owner}) means no test of this night"
+    green = [o.nodeid for o in last if o.verdict == "passed"]
+    for one in known.quarantine:
+        if means := [nodeid for nodeid in green if one.holds(nodeid)]:
+            yield (
+                f"{len(means)} test(s) of quarantine {one.test!r} ({one.owner}) "
+                "passed: remove the entry"
+            )

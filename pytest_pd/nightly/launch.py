@@ -1,0 +1,154 @@
+"""Calls pytest for a night: once to list the tests, then to run them. I/O."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytest_pd.errors import SpecError
+from pytest_pd.nightly.judgement import INTERRUPTED, Attempt
+from pytest_pd.report.outcome import TestOutcome
+
+PLUGIN = ("-p", "pytest_pd.plugin.night", "--pd-night")
+GRACE_S = 300.0
+"""Time for taking everything down after the budget is over."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The tests that the arguments mean; not empty."""
+
+    tests: tuple[str, ...]
+    topologies: tuple[str, ...]
+
+
+def list_tests(words: Sequence[str], folder: Path) -> Listed:
+    """Collect and start nothing.
+
+    Raises:
+        SpecError: pytest refuses the arguments, cannot collect, or finds no test; with
+            its own words.
+    """
+    argv = [*_pytest(words), *PLUGIN, str(folder), "--collect-only", "-q"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    path = folder / "tests.jsonl"
+    rows = _json_lines(path)
+    if done.returncode not in (0, 5) or not rows:
+        said = (done.stdout[-3000:] + done.stderr[-3000:]).strip()
+        raise SpecError(
+            f"pytest cannot list the tests (exit code {done.returncode}):\n{said}",
+            hint=f"try it without the night: pytest {' '.join(words)} --collect-only",
+        )
+    names = {str(row["topology"]) for row in rows if row["topology"]}
+    return Listed(tuple(str(row["test"]) for row in rows), tuple(sorted(names)))
+
+
+def run_tests(
+    words: Sequence[str],
+    folder: Path,
+    run_dir: Path,
+    *,
+    only: Sequence[str] = (),
+    limit_s: float | None = None,
+    grace_s: float = GRACE_S,
+) -> Attempt:
+    """Run pytest to its end, or until the time is over; return what came out.
+
+    Args:
+        folder: Of this attempt; made here.
+        only: Run these tests and no others.
+        limit_s: Then pytest gets a Ctrl-C, takes everything down and reports.
+    """
+    folder.mkdir(parents=True)
+    if only:
+        (folder / "only.txt").write_text("\n".join(only) + "\n", encoding="utf-8")
+    argv = [*_pytest(words), f"--junitxml={folder / 'junit.xml'}"]
+    argv += [f"--pd-run-dir={run_dir}", *PLUGIN, str(folder)]
+    began_s = time.monotonic()
+    exit_code, cut = _supervise(argv, limit_s, grace_s)
+    verdict = _object(run_dir / "verdict.json")
+    lines = _json_lines(folder / "outcomes.jsonl")
+    return Attempt(
+        exit_code=exit_code,
+        wall_s=time.monotonic() - began_s,
+        outcomes=tuple(map(TestOutcome.from_record, lines)),
+        silent=tuple(verdict.get("without_verdict", ())),
+        gate=str(verdict.get("gate", "")),
+        run_dir=str(run_dir),
+        cut=cut,
+    )
+
+
+def _pytest(words: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", *words]
+
+
+def _supervise(
+    argv: Sequence[str], limit_s: float | None, grace_s: float
+) -> tuple[int, bool]:
+    """Return the exit code, and whether the time was over first."""
+    with subprocess.Popen(argv, start_new_session=True) as child:
+        with _passing_signals_to(child) as caught:
+            try:
+                code, cut = child.wait(limit_s), False
+            except subprocess.TimeoutExpired:
+                code, cut = _end(child, grace_s), True
+        return (INTERRUPTED if caught else code), cut
+
+
+def _end(child: subprocess.Popen[bytes], grace_s: float) -> int:
+    """Ctrl-C, time to take everything down, a second Ctrl-C, then SIGKILL.
+
+    What a killed pytest leaves behind ends with its lease.
+    """
+    for _ in range(2):
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(grace_s)
+    child.kill()
+    return child.wait()
+
+
+@contextmanager
+def _passing_signals_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand Ctrl-C, SIGTERM and SIGHUP on, and yield the list of those that came."""
+    caught: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _json_lines(path: Path) -> list[Mapping[str, Any]]:
+    """Return the objects of a file; a torn last line is left out."""
+    found = []
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}

@@ -1,0 +1,97 @@
+"""How long a night takes, told by earlier nights."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_pd.nightly.book import read_times, record_of, write_record
+from pytest_pd.nightly.budget import LEAST_S, NightTimes, estimate, times_of
+from pytest_pd.nightly.judgement import Attempt, judge_night
+from pytest_pd.report.outcome import TestOutcome
+from pytest_pd.spec.quarantine import NOBODY
+
+
+def night(overhead_s=10.0, topologies=1, **tests_s):
+    return NightTimes(overhead_s, tests_s, topologies)
+
+
+def test_the_slowest_of_each_test_counts():
+    found = estimate(["a", "b"], 1, [night(a=1, b=5), night(a=3, b=2)])
+
+    assert found.total_s == 3 + 5 + 10
+
+
+def test_each_topology_brings_its_overhead():
+    found = estimate(["a"], 3, [night(overhead_s=40, topologies=2, a=1)])
+
+    assert found.total_s == 1 + 3 * 20
+
+
+def test_new_tests_count_as_the_median():
+    found = estimate(["a", "b", "new"], 1, [night(overhead_s=0, a=2, b=4)])
+
+    assert found.total_s == 2 + 4 + 3
+    assert found.unknown == 1
+    assert "1 of them new" in str(found)
+
+
+def test_old_nights_do_not_count():
+    nights = [night(a=1000), *[night(a=1)] * 5]
+
+    assert estimate(["a"], 1, nights).total_s == 11
+
+
+@pytest.mark.parametrize("nights", [[], [night(other=1)]], ids=["first", "all-new"])
+def test_nobody_knows_before_the_first_night(nights):
+    found = estimate(["a"], 1, nights)
+
+    assert found.total_s is None
+    assert found.limit_s is None
+    assert "no earlier night" in str(found)
+
+
+def test_the_limit_is_generous():
+    assert estimate(["a"], 1, [night(a=1)]).limit_s == LEAST_S
+    assert estimate(["a"], 1, [night(a=990)]).limit_s == 1500
+
+
+def test_overhead_is_what_tests_did_not_take():
+    found = times_of(100.0, [("a", "t", 30.0), ("b", "u", 20.0), ("c", "", 1.0)])
+
+    assert found.overhead_s == 49
+    assert found.topologies == 2
+
+
+def test_tests_beside_each_other_leave_no_negative_overhead():
+    assert times_of(10.0, [("a", "t", 9.0), ("b", "t", 9.0)]).overhead_s == 0
+
+
+def record(tmp_path, name, **fields):
+    outcome = TestOutcome("a", "t", "passed", "call", 2.0)
+    given = {"exit_code": 0, "wall_s": 5.0, "outcomes": (outcome,), **fields}
+    made = [Attempt(**given)]
+    folder = tmp_path / name
+    folder.mkdir()
+    content = record_of(judge_night(made, NOBODY), made, ["suites"])
+    write_record(folder / "nightly.json", content)
+
+
+def test_times_come_back_from_the_records(tmp_path):
+    record(tmp_path, "1")
+
+    assert read_times(tmp_path) == [NightTimes(3.0, {"a": 2.0}, 1)]
+
+
+def test_nights_that_were_cut_tell_nothing(tmp_path):
+    record(tmp_path, "1", cut=True)
+    record(tmp_path, "2", exit_code=130)
+
+    assert read_times(tmp_path) == []
+
+
+def test_a_damaged_record_is_left_out(tmp_path):
+    record(tmp_path, "1")
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "nightly.json").write_text('{"attempts": [')
+
+    assert len(read_times(tmp_path)) == 1
