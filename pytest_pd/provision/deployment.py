@@ -21,7 +21,8 @@ class Deployment:
     Attributes:
         processes: By service name; empty when it was attached by URL.
         timings: Seconds of each stage of bring-up: ``allocate``, ``start``,
-            ``ready:<service>``, ``first_token``, ``total``.
+            ``ready:<service>``, ``stage:<service>:<stage>`` (since that service's
+            start), ``first_token``, ``total``.
         attached: It was up before this run and stays up after it.
         lease: None when somebody else holds it.
         allocation: The machines; None when somebody else has them.
@@ -58,9 +59,8 @@ class Deployment:
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the machines are taken away; None: never."""
-        if isinstance(self.allocation, Timed):
-            return self.allocation.seconds_left()
-        return None
+        place: object = self.allocation
+        return place.seconds_left() if isinstance(place, Timed) else None
 
     def check_alive(self) -> None:
         """Return at once if every service runs.
