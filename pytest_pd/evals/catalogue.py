@@ -12,7 +12,7 @@ from pytest_pd.spec.file import build
 from pytest_pd.spec.locate import Roots, find
 from pytest_pd.spec.topology import TopologySpec
 
-SMALL = ("shipped",)
+SMALL = ("shipped", "public_rows")
 """Evals of topologies that name none and serve the recall model."""
 LARGE = ("gsm8k",)
 """Evals of topologies that name none and serve another model on GPUs."""

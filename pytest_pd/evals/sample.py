@@ -173,7 +173,8 @@ def _text(answer: Any) -> str:
 
 
 def _rows(folder: Path, leaf: str) -> Iterable[dict[str, Any]]:
-    for path in sorted(folder.glob(f"**/samples_{leaf}_2*.jsonl")):
+    # the date ends the name: t_2 is not t
+    for path in sorted(folder.glob(f"**/samples_{leaf}_[0-9][0-9][0-9][0-9]-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             yield json.loads(line)
 
