@@ -21,7 +21,7 @@ border-bottom:1px solid var(--rule)}h3{font-size:1.05rem;margin:1.25rem 0 .5rem}
 padding:.5rem 1rem;font-size:1.15rem;font-weight:600;margin:.75rem 0}
 .passed{color:var(--good)}.failed,.error,.blocked,.unfinished{color:var(--bad)}
 .invalid,.no-verdict{color:var(--odd)}
-.rehearsal{background:repeating-linear-gradient(135deg,var(--card) 0 1.5rem,
+.rehearsal{background-image:repeating-linear-gradient(135deg,var(--card) 0 1.5rem,
 transparent 1.5rem 3rem)}
 .banner{border:2px dashed var(--bad);padding:.5rem 1rem;font-weight:700}
 .dim{color:var(--dim)}
