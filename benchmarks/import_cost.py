@@ -2,9 +2,9 @@
 
     python benchmarks/import_cost.py --count 20
 
-Runs pytest on an empty test with and without the plugin in turn (A B A B) and prints
-medians and paired differences of wall and CPU time; on a busy machine only the
-latter means something.
+Runs pytest on an empty test with and without the plugin in turn (A B A B), no other
+plugin loaded, and prints medians and paired differences of wall and CPU time; on a busy
+machine only the latter means something.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-WITHOUT = ["-p", "no:pytest_pd.plugin"]
+WITH = ["-p", "pytest_pd.plugin"]
+ALONE = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def cost(folder: Path, options: list[str]) -> tuple[float, float]:
@@ -27,7 +28,7 @@ def cost(folder: Path, options: list[str]) -> tuple[float, float]:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun_s = time.perf_counter()
-    subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(words, cwd=folder, env=ALONE, check=True, stdout=subprocess.DEVNULL)
     wall_s = time.perf_counter() - begun_s
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -53,10 +54,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_nothing.py").write_text("def test_nothing(): pass\n")
-        cost(folder, [])
+        cost(folder, WITH)
         for _ in range(args.count):
-            bare.append(cost(folder, WITHOUT))
-            used.append(cost(folder, []))
+            bare.append(cost(folder, []))
+            used.append(cost(folder, WITH))
     for i, kind in enumerate(("wall", "CPU")):
         print(describe(kind, [b[i] for b in bare], [u[i] for u in used]))
     print(f"{args.count} pairs, load {os.getloadavg()[0]:.1f}")

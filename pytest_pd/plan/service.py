@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan import control
+from pytest_pd.plan.caches import cache_env
 from pytest_pd.plan.model import Endpoint, ReadyPlan, Role, ServicePlan, SiteFacts
 from pytest_pd.plan.placeholder import expand, has_placeholder, refuse_unfilled
 from pytest_pd.plan.seam import Engine, Launch, Router, Worker
@@ -184,7 +185,9 @@ def _env_layers(
     """Return the environment's layers; a later one wins."""
     cluster = context.cluster
     is_worker = worker.role not in (Role.ROUTER, Role.CONTROL)
+    caches = cache_env(cluster, worker.topology, _image(context, worker))
     return (
+        ("cache_dir", caches if is_worker else {}),
         ("plan", {**launch.env, **_visible_gpus(context, worker)}),
         ("engine.env", worker.topology.engine.env if is_worker else {}),
         (f"{worker.role}.env", worker.pool.env),

@@ -123,6 +123,8 @@ class Wait:
     Attributes:
         started_s, moved_s: On the clock of the loop.
         stage: Last stage of its plan that its log has shown.
+        part: How far inside that stage, ``3/17``, where the log says.
+        stages_s: Stage to seconds from the start until the log first showed it.
         why: Last answer of the probe.
     """
 
@@ -133,8 +135,9 @@ class Wait:
     moved_s: float
     log_bytes: int = 0
     stage: str = ""
+    part: str = ""
     why: str = "not asked yet"
-    seen: set[str] = field(default_factory=set)
+    stages_s: dict[str, float] = field(default_factory=dict)
 
     def look(self, now_s: float) -> None:
         """Note growth of the log and new stages."""
@@ -144,9 +147,14 @@ class Wait:
         text = read_text(self.process.log, offset=max(0, self.log_bytes - 256))
         self.log_bytes, self.moved_s = size, now_s
         for pattern, name in self.service.ready.stages:
-            if name not in self.seen and re.search(pattern, text, re.MULTILINE):
-                self.seen.add(name)
-                self.stage = name
+            found = list(re.finditer(pattern, text, re.MULTILINE))
+            if not found:
+                continue
+            if name not in self.stages_s:
+                self.stages_s[name] = now_s - self.started_s
+                self.stage, self.part = name, ""
+            if name == self.stage:
+                self.part = "/".join(found[-1].groups())
 
     def overdue(self, now_s: float) -> str:
         """Return why waiting should end; empty while it should go on."""
@@ -159,7 +167,7 @@ class Wait:
 
     def describe(self, now_s: float) -> str:
         """Return ``decode-0 12 s: loading weights (connection refused)``."""
-        stage = f"{self.stage} " if self.stage else ""
+        stage = "".join(f"{word} " for word in (self.stage, self.part) if word)
         waited_s = now_s - self.started_s
         return f"{self.service.name} {waited_s:.0f} s: {stage}({self.why})"
 

@@ -54,6 +54,7 @@ def bring_up(
                 if is_ready(waits[name], asker, clock()):
                     ready.add(name)
                     timings[f"ready:{name}"] = clock() - begun_s
+                    timings |= stage_timings(waits[name])
             open_waits = [wait for name, wait in waits.items() if name not in ready]
             hold_back_routers(open_waits, clock())
             raise_if_overdue(open_waits, running, clock())
@@ -61,6 +62,12 @@ def bring_up(
             progress(line_of(plan, open_waits, len(ready), now_s))
             if len(ready) < len(plan.services):
                 sleep(poll_s(now_s - begun_s))
+
+
+def stage_timings(wait: Wait) -> dict[str, float]:
+    """Return ``stage:<service>:<stage>`` to seconds since that service started."""
+    name = wait.service.name
+    return {f"stage:{name}:{stage}": s for stage, s in wait.stages_s.items()}
 
 
 def poll_s(waited_s: float) -> float:

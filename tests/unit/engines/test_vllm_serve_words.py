@@ -265,3 +265,25 @@ def test_variables_without_meaning_are_named(make_topology):
 
 def test_roles_that_serve_have_metrics(make_topology, make_worker):
     assert VLLM.launch(make_worker(make_topology(), Role.AGGREGATED)).metrics_port
+
+
+@pytest.mark.parametrize(
+    ("line", "stage"),
+    [
+        ("Directly load the compiled graph(s) for compile range (1, 8192)", "warm"),
+        ("Directly load AOT compilation from path /c/torch_aot", "warm"),
+        ("Cache the graph of compile range (1, 8192) for later use", "cold"),
+        ("Compiling a graph for compile range (1, 8192) takes 9.10 s", "cold"),
+    ],
+)
+def test_a_start_says_whether_its_compile_cache_was_warm(line, stage):
+    (found,) = [name for words, name in vllm_words.STAGES if re.search(words, line)]
+
+    assert stage in found
+
+
+def test_weights_are_counted_by_shard():
+    line = "Loading safetensors checkpoint shards:  18% Completed | 3/17 [00:01<00:05]"
+    (words,) = [w for w, name in vllm_words.STAGES if name == "weights shards"]
+
+    assert re.search(words, line).groups() == ("3", "17")

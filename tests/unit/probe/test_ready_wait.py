@@ -112,7 +112,11 @@ class Fake:
 
 
 def waiting(tmp_path, **ready):
-    stages = (("weights (?:loaded|done)", "weights"), ("graphs", "graphs"))
+    stages = (
+        (r"shards: (\d+) of (\d+)", "shards"),
+        ("weights (?:loaded|done)", "weights"),
+        ("graphs", "graphs"),
+    )
     plan = service("one", "x", ready=ReadyPlan("http", "", stages=stages, **ready))
     return Wait(plan, Fake(tmp_path / "one.log"), lambda: "no", 0.0, 0.0)
 
@@ -155,3 +159,25 @@ def test_a_stage_cut_in_two_by_a_look_is_seen(tmp_path):
     wait.look(2.0)
 
     assert wait.stage == "weights"
+
+
+def test_a_stage_tells_how_far_it_is(tmp_path):
+    wait, log = waiting(tmp_path), tmp_path / "one.log"
+    log.write_text("shards: 2 of 17\nshards: 3 of 17\n")
+    wait.look(1.0)
+    assert wait.describe(1.0) == "one 1 s: shards 3/17 (not asked yet)"
+
+    log.write_text(log.read_text() + "graphs\n")
+    wait.look(2.0)
+
+    assert wait.describe(2.0) == "one 2 s: graphs (not asked yet)"
+
+
+def test_each_stage_has_the_time_it_was_first_seen(tmp_path):
+    wait, log = waiting(tmp_path), tmp_path / "one.log"
+    log.write_text("shards: 1 of 2\n")
+    wait.look(3.0)
+    log.write_text("shards: 1 of 2\nshards: 2 of 2\nweights done\n")
+    wait.look(7.5)
+
+    assert wait.stages_s == {"shards": 3.0, "weights": 7.5}
