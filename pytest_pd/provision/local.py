@@ -22,6 +22,7 @@ from pytest_pd.provision import launcher
 from pytest_pd.provision.base import Allocation, Finding, RunContext
 from pytest_pd.provision.identity import Identity, marked_with
 from pytest_pd.provision.lease import disown
+from pytest_pd.provision.looking import refuse_images
 from pytest_pd.provision.ports import PortClaims
 from pytest_pd.provision.preflight import local_findings
 from pytest_pd.provision.rundir import RunDir, read_record
@@ -229,15 +230,7 @@ class LocalBackend:
         Raises:
             ProvisionError: a plan names an image.
         """
-        for plan in plans:
-            for service in plan.services:
-                if service.image:
-                    raise ProvisionError(
-                        f"{plan.name}: {service.name!r} wants the image "
-                        f"{service.image!r}; the local backend starts programs.",
-                        hint="leave the image out, or choose a cluster whose "
-                        "backend is slurm or kubernetes",
-                    )
+        refuse_images(self.name, plans)
 
     def preflight(
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path

@@ -12,9 +12,9 @@ from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision import launcher, node_facts
 from pytest_pd.provision.base import Allocation, Finding, RunContext
-from pytest_pd.provision.lease import held
+from pytest_pd.provision.looking import looked_at
 from pytest_pd.provision.preflight_nodes import node_findings
-from pytest_pd.provision.rundir import RunDir, make_run_id
+from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import SlurmClient
 from pytest_pd.provision.slurm_inside import claimed_nodes, existing_job
 from pytest_pd.provision.slurm_job import allocation_around, end_job, held_job
@@ -106,19 +106,10 @@ class SlurmBackend:
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
     ) -> Sequence[Finding]:
         """Look at the nodes of a job of its own, which ends with the look."""
-        run_id = make_run_id()
-        run = RunDir(run_dir / f"preflight-{run_id}" / plan.name)
-        run.create()
-        context = run.context(run_id, cluster.lease_ttl_s)
-        with (
-            held(run.lease, context.lease_ttl_s),
-            self.allocate(cluster, plan, context) as allocation,
-        ):
+        with looked_at(self, cluster, plan, run_dir) as allocation:
             assert isinstance(allocation, SlurmAllocation)
             busy = allocation.busy_ports(plan)
-            found = list(node_findings(cluster, plan, allocation.facts(), busy))
-        shutil.rmtree(run.path.parent, ignore_errors=True)
-        return found
+            return list(node_findings(cluster, plan, allocation.facts(), busy))
 
 
 def prepare_folder(site: SlurmSite, context: RunContext) -> None:

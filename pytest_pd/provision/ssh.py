@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision.base import Allocation, Finding, RunContext
-from pytest_pd.provision.lease import held
+from pytest_pd.provision.looking import looked_at, refuse_images
 from pytest_pd.provision.preflight_nodes import node_findings
-from pytest_pd.provision.rundir import RunDir, make_run_id
+from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_allocation import SshAllocation, own_dir, remote_dir
 from pytest_pd.provision.ssh_host import RemoteHost
 from pytest_pd.spec.cluster import ClusterSpec
@@ -49,15 +47,7 @@ class SshBackend:
         Raises:
             ProvisionError: a plan names an image.
         """
-        for plan in plans:
-            for service in plan.services:
-                if service.image:
-                    raise ProvisionError(
-                        f"{plan.name}: {service.name!r} wants the image "
-                        f"{service.image!r}; the ssh backend starts programs.",
-                        hint="leave the image out, or choose a cluster whose "
-                        "backend is slurm or kubernetes",
-                    )
+        refuse_images(self.name, plans)
 
     def clean(self, cluster: ClusterSpec, context: RunContext) -> None:
         """Give the lease back on every host, and remove the run's folder there."""
@@ -83,17 +73,9 @@ class SshBackend:
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
     ) -> Sequence[Finding]:
         """Connect to every host of the plan and look at it."""
-        run_id = make_run_id()
-        run = RunDir(run_dir / f"preflight-{run_id}" / plan.name)
-        run.create()
-        context = run.context(run_id, cluster.lease_ttl_s)
-        with (
-            held(run.lease, context.lease_ttl_s),
-            self.allocate(cluster, plan, context) as allocation,
-        ):
+        with looked_at(self, cluster, plan, run_dir) as allocation:
             assert isinstance(allocation, SshAllocation)
             facts = allocation.facts(plan)
-        shutil.rmtree(run.path.parent, ignore_errors=True)
         busy = frozenset((n, p) for n, each in facts.items() for _, p in each["busy"])
         return list(node_findings(cluster, plan, facts, busy))
 

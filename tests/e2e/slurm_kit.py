@@ -22,7 +22,34 @@ from tests.services_slurm import SlurmSite as RunningSlurm
 from tests.services_slurm import slurm_site
 
 ROOT = Path(__file__).parents[2]
+RACK = {
+    "name": "rack",
+    "backend": "slurm",
+    "hardware": "gb200",
+    "nodes": 8,
+    "gpus_per_node": 4,
+    "lease_ttl_s": 20,
+    "models": {"kimi_k2_thinking_nvfp4": "nvidia/Kimi-K2-Thinking-NVFP4"},
+    "slurm": {"partition": "batch", "time_limit_min": 20, "constraint": "gb200"},
+}
+"""Content of a cluster file for the Slurm of these tests."""
+TINY = ROOT / "fixtures" / "models" / "tiny"
+STAND_IN = {"stand_in": True, "models": {"kimi_k2_thinking_nvfp4": str(TINY)}}
+"""What such a file says where `vllm_stand_in` is on PATH."""
+VLLM = """\
+#!/bin/sh
+exec {python} -m pytest_pd.reference "$@" --rehearse-model {model}
+"""
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+
+
+def vllm_stand_in(folder: Path) -> Path:
+    """Make a ``vllm`` that computes with the small model; returns its folder."""
+    program = folder / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text(VLLM.format(python=sys.executable, model=TINY))
+    program.chmod(0o755)
+    return program.parent
 
 
 @contextmanager

@@ -10,23 +10,8 @@ import pytest
 import yaml
 
 from pytest_pd.installer.paths import bin_dir, find_program
-from tests.e2e.slurm_kit import ROOT, running_slurm
+from tests.e2e.slurm_kit import RACK, ROOT, STAND_IN, running_slurm, vllm_stand_in
 from tests.services import require
-
-CLUSTER = {
-    "name": "rack",
-    "backend": "slurm",
-    "hardware": "gb200",
-    "nodes": 8,
-    "gpus_per_node": 4,
-    "lease_ttl_s": 20,
-    "models": {"kimi_k2_thinking_nvfp4": "nvidia/Kimi-K2-Thinking-NVFP4"},
-    "slurm": {"partition": "batch", "time_limit_min": 20, "constraint": "gb200"},
-}
-VLLM = """\
-#!/bin/sh
-exec {python} -m pytest_pd.reference "$@" --rehearse-model {model}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +25,14 @@ def cluster_file(tmp_path):
     if find_program("vllm-router") is None:
         require("vllm-router", "pytest-pd engines install vllm-router")
     path = tmp_path / "rack.yaml"
-    path.write_text(yaml.safe_dump(CLUSTER))
+    path.write_text(yaml.safe_dump(RACK))
     return path
 
 
 @pytest.fixture
 def vllm(tmp_path):
     """Put a ``vllm`` on PATH that computes with the small model, on any machine."""
-    program = tmp_path / "bin" / "vllm"
-    program.parent.mkdir()
-    model = ROOT / "fixtures" / "models" / "tiny"
-    program.write_text(VLLM.format(python=sys.executable, model=model))
-    program.chmod(0o755)
-    return program.parent
+    return vllm_stand_in(tmp_path)
 
 
 def run_suites(tmp_path, *words, path=()):
@@ -72,26 +52,29 @@ def run_suites(tmp_path, *words, path=()):
 
 
 def test_the_line_of_the_card(site, tmp_path, cluster_file, vllm):
+    cluster_file.write_text(yaml.safe_dump({**RACK, **STAND_IN}))
     done, run_dir = run_suites(
         tmp_path,
-        *("suites/correctness/test_handover.py", "-m", "gb200"),
-        *("--topology", "k2_2p1d", "-o", f"pd_cluster={cluster_file}"),
+        *("suites/", "-m", "gb200", "--topology", "k2_2p1d"),
+        *("-o", f"pd_cluster={cluster_file}"),
         path=[vllm],
     )
 
     assert done.returncode == 0, done.stdout[-4000:]
     assert site.jobs() == []
-    logs = {path.name for path in (run_dir / "k2_2p1d" / "logs").iterdir()}
+    logs = run_dir / "k2_2p1d@rehearsal" / "logs"
     assert {
         "prefill-node0-pd.log",
         "prefill-node1-pd.log",
         "decode-master-pd.log",
         "decode-worker-pd-4.log",
         "router.log",
-    } <= logs
-    router = (run_dir / "k2_2p1d" / "logs" / "router.log").read_text(errors="replace")
+        "bench.log",
+    } <= {path.name for path in logs.iterdir()}
+    router = (logs / "router.log").read_text(errors="replace")
     addresses = [site.address(f"n{number:02}") for number in range(1, 7)]
     assert [a for a in addresses if f"http://{a}:8087" not in router] == []
+    assert "local_sweep c4: 24 ok" in (logs / "bench.log").read_text()
 
 
 def test_a_rehearsal_runs_through_sbatch_and_srun(site, tmp_path, cluster_file):
@@ -127,7 +110,7 @@ def test_the_plan_is_printed_without_a_cluster(tmp_path):
 def test_too_few_nodes_of_the_kind_are_refused_before_anything_starts(
     site, tmp_path, cluster_file
 ):
-    given = {**CLUSTER, "slurm": {**CLUSTER["slurm"], "constraint": "gb300"}}
+    given = {**RACK, "slurm": {**RACK["slurm"], "constraint": "gb300"}}
     cluster_file.write_text(yaml.safe_dump(given))
     done, _ = run_suites(
         tmp_path,
@@ -142,7 +125,7 @@ def test_too_few_nodes_of_the_kind_are_refused_before_anything_starts(
 
 
 def test_two_topologies_side_by_side_share_no_node(site, tmp_path, cluster_file):
-    given = {**CLUSTER, "nodes": 5, "slurm": {**CLUSTER["slurm"], "constraint": None}}
+    given = {**RACK, "nodes": 5, "slurm": {**RACK["slurm"], "constraint": None}}
     cluster_file.write_text(yaml.safe_dump(given))
     done, run_dir = run_suites(
         tmp_path,
