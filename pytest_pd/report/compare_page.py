@@ -53,7 +53,7 @@ def _pair(old: str, new: str, found: Comparison) -> str:
     ]
     if found.differences:
         head = ("what", "old", "new")
-        parts.append(table("What else differs", head, found.differences))
+        parts.append(table("What else differs", head, found.differences, wraps=True))
     else:
         parts.append("<p>Plans and environments do not differ.</p>")
     for side, names in (("old", found.only_old), ("new", found.only_new)):

@@ -31,7 +31,8 @@ def table_of(chart: Chart) -> str:
                 for at, value in line.points
             ]
             head = ("line", chart.x.label, chart.y.label)
-            return table(chart.title, head, rows, numbers_from=1)
+            values = table("Values", head, rows, numbers_from=1, name=chart.title)
+            return details(f"Values: {chart.title}", values)
         case Bars():
             return _bar_table(chart)
         case Timeline():
@@ -59,7 +60,8 @@ def _bar_table(chart: Bars) -> str:
     ]
     told = dict(used)
     told["value"] = chart.axis.label
-    return table(chart.title, ("name", *told.values()), rows, numbers_from=1)
+    head = ("name", *told.values())
+    return table("Values", head, rows, numbers_from=1, name=chart.title)
 
 
 def _span_table(chart: Timeline) -> str:

@@ -30,7 +30,7 @@ def history_page(
         f'<p class="verdict {word}">{line} ({nights[0].at} to {nights[-1].at})</p>',
     ]
     if found:
-        parts.append(table("What changed", HEAD, map(_cells, found)))
+        parts.append(table("What changed", HEAD, map(_cells, found), wraps=True))
     plots = plots_of(tracks)
     note = f": those that changed, then others, {MOST_PLOTS} at most" if plots else ""
     parts.append(f'<h2 id="figures">Figures over the nights{note}</h2>')

@@ -30,11 +30,15 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     numbers_from: int = 99,
+    name: str = "",
+    wraps: bool = False,
 ) -> str:
     """Return a table that scrolls inside its own box on a narrow screen.
 
     Args:
         numbers_from: First column that holds figures, aligned to the right.
+        name: For screen readers, where the caption alone does not tell.
+        wraps: Break long words, so that text fits on a phone.
     """
 
     def column(index: int) -> str:
@@ -50,7 +54,8 @@ def table(
         cells += [f"<td{column(i)}>{cell(v)}</td>" for i, v in enumerate(others, 1)]
         body.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<div class="wide{" wraps" if wraps else ""}" tabindex="0" role="region" '
+        f'aria-label="{escape(name or caption)}">'
         f"<table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

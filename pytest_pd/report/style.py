@@ -30,6 +30,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 caption{text-align:left;color:var(--dim);padding:.25rem 0}
 th,td{border-bottom:1px solid var(--rule);padding:.25rem .6rem;text-align:left;
 vertical-align:top;overflow-wrap:normal}
+.wraps th,.wraps td{overflow-wrap:anywhere}
 td.n,th.n{text-align:right;white-space:nowrap}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr));
 gap:1rem}
@@ -56,6 +57,7 @@ stroke-width:3}
 pre{overflow-x:auto;background:var(--card);padding:.75rem;font-size:.85rem}
 details{margin:.5rem 0}summary{cursor:pointer}
 @media(max-width:40rem){body{padding:.5rem}figure{padding:.25rem}
-figure>svg text{font-size:19px}th,td{padding:.25rem .4rem}}
+figure>svg text{font-size:14px}figure.plot>svg text{font-size:19px}
+th,td{padding:.25rem .4rem}}
 @media print{details{display:block}body{max-width:none}}
 """.strip()
