@@ -39,6 +39,11 @@ COMMANDS = {
     ),
     "merge": ("merge JUnit files of shards and reruns", "pytest_pd.command.merge"),
     "completion": ("print completion for a shell", "pytest_pd.command.completion"),
+    "fetch": (
+        "bring together what a site without a network needs",
+        "pytest_pd.command.fetch",
+    ),
+    "verify": ("look at what fetch brought", "pytest_pd.command.verify"),
     "init": ("lay out a project of your own", "pytest_pd.command.init"),
     "nightly": ("run pytest for a night", "pytest_pd.command.nightly"),
     "evals": ("score a URL with lm-eval; accept scores", "pytest_pd.command.evals"),

@@ -1,0 +1,1 @@
+"""Everything that a topology needs, brought together for a site without a network."""
