@@ -103,6 +103,21 @@ class LoadPlace(Protocol):
         """Return the environment of that command."""
 
 
+@runtime_checkable
+class Reached(Protocol):
+    """An allocation whose nodes the harness reaches by other addresses than they do."""
+
+    def reach(self, plan: DeploymentPlan) -> Mapping[str, str]:
+        """Planned node name to the address for the harness."""
+
+
+def reach_of(allocation: Allocation, plan: DeploymentPlan) -> Mapping[str, str]:
+    """Return planned node name to where the harness finds it."""
+    if isinstance(allocation, Reached):
+        return allocation.reach(plan)
+    return allocation.addresses(plan)
+
+
 class Backend(Protocol):
     """Local, SSH, Slurm, Kubernetes."""
 

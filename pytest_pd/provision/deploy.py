@@ -15,7 +15,7 @@ from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.probe.evidence import write_snapshot
 from pytest_pd.provision import kv_store
-from pytest_pd.provision.base import Allocation, Backend, RunContext
+from pytest_pd.provision.base import Allocation, Backend, RunContext, reach_of
 from pytest_pd.provision.bringup import Progress, bring_up, first_token
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.identity import Identity
@@ -206,7 +206,12 @@ def settle(
     facts = SiteFacts(
         run_dir=allocation.run_dir, run_id=context.run_id, python=allocation.python
     )
-    facts = replace(facts, addresses=allocation.addresses(make_plan(facts)))
+    first = make_plan(facts)
+    facts = replace(
+        facts,
+        addresses=allocation.addresses(first),
+        reach=reach_of(allocation, first),
+    )
     busy: frozenset[tuple[str, int]] = frozenset()
     refusal: SpecError | None = None
     for _ in range(REPLANS):

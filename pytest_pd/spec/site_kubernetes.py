@@ -9,7 +9,6 @@ from pydantic import Field
 from pytest_pd.spec.base import Model, Name, Positive, Seconds
 
 
-
 class VolumeSpec(Model):
     """A volume that every service of the cluster mounts.
 
@@ -46,7 +45,9 @@ class KubernetesSite(Model):
     kubectl: str = "kubectl"
     kubeconfig: str | None = None
     context: str | None = None
-    namespace: str | None = Field(default=None, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    namespace: str | None = Field(
+        default=None, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+    )
     local: bool = False
     image: str | None = None
     python: str = "python3"

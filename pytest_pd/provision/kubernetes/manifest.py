@@ -82,7 +82,7 @@ def shared(setting: Setting) -> list[Object]:
 
 def of_service(setting: Setting, service: ServicePlan) -> list[Object]:
     """Return a service's files and its pod."""
-    found = []
+    found: list[Object] = []
     if service.files:
         name = pod_name(setting.spec, setting.scope, service)
         data = {file_key(path): text for path, text in service.files.items()}

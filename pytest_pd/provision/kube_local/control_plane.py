@@ -1,0 +1,302 @@
+"""etcd, kube-apiserver, kube-controller-manager and our kubelet, for some minutes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_pd.errors import ProvisionError
+from pytest_pd.provision.kube_local.assets import find_assets, kubectl
+from pytest_pd.provision.kube_local.certs import write_certs
+from pytest_pd.provision.kubernetes.forward import is_free
+
+START_S, STOP_S, LOOK_S = 90.0, 10.0, 0.05
+CONTROLLERS = (
+    "namespace,garbagecollector,serviceaccount,serviceaccount-token,resourcequota,"
+    "deployment,replicaset,statefulset,endpoint,root-ca-cert-publisher"
+)
+FIRST_BLOCK, LAST_BLOCK = 130, 190
+GPUS = 64
+
+
+@dataclass(slots=True)
+class Plane:
+    """A control plane of this machine.
+
+    Attributes:
+        folder: Its data, logs and keys; goes with it.
+        token: Of its administrator.
+        block: Pods get addresses 127.<block>.x.y.
+    """
+
+    assets: Path
+    folder: Path
+    gpus: int = GPUS
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    ports: dict[str, int] = field(default_factory=dict)
+    block: int = 0
+    daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def kubectl(self) -> str:
+        return kubectl()
+
+    @property
+    def server(self) -> str:
+        return f"https://127.0.0.1:{self.ports['api']}"
+
+    def start(self) -> None:
+        """Start everything; return once the node is there.
+
+        Raises:
+            ProvisionError: one of the programs ended, with the end of its log.
+        """
+        names = ("etcd", "peer", "api", "kubelet")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.block = free_pod_block()
+        write_certs(self.folder / "certs")
+        self.write_access()
+        self.run("etcd", self.etcd_words())
+        self.await_answer("etcd", self.ports["etcd"], tls=False, path="/health")
+        self.start_api()
+        self.run("kube-controller-manager", self.manager_words())
+        self.start_kubelet()
+
+    def start_api(self) -> None:
+        """Start the API server; a second time it goes on with what etcd has."""
+        self.run("kube-apiserver", self.api_words())
+        self.await_answer("kube-apiserver", self.ports["api"], path="/readyz")
+
+    def start_kubelet(self) -> None:
+        """Start the stand-in for the kubelet; wait until its node is there."""
+        config = {
+            "server": self.server,
+            "token": self.token,
+            "ca": str(self.folder / "certs" / "ca.crt"),
+            "certs": str(self.folder / "certs"),
+            "folder": str(self.folder / "pods"),
+            "port": self.ports["kubelet"],
+            "block": self.block,
+            "gpus": self.gpus,
+        }
+        path = self.folder / "kubelet.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config))
+        self.run(
+            "kubelet",
+            [sys.executable, "-m", "pytest_pd.provision.kube_local.kubelet", str(path)],
+        )
+        node = "/api/v1/nodes/this-machine"
+        self.await_answer("kubelet", self.ports["api"], path=node)
+
+    def write_access(self) -> None:
+        """Write the token file and the kubeconfig of its administrator."""
+        tokens = self.folder / "tokens.csv"
+        tokens.touch(mode=0o600)
+        tokens.write_text(f"{self.token},admin,admin,system:masters\n")
+        self.write_kubeconfig(self.kubeconfig, self.token)
+
+    def write_kubeconfig(self, path: Path, token: str) -> None:
+        """Write a kubeconfig with one context, ``local``, for whoever has a token."""
+        authority = str(self.folder / "certs" / "ca.crt")
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "local",
+            "clusters": [
+                {
+                    "name": "local",
+                    "cluster": {
+                        "server": self.server,
+                        "certificate-authority": authority,
+                    },
+                }
+            ],
+            "users": [{"name": "admin", "user": {"token": token}}],
+            "contexts": [
+                {"name": "local", "context": {"cluster": "local", "user": "admin"}}
+            ],
+        }
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config))
+
+    def etcd_words(self) -> list[str]:
+        """Return the command line of etcd: in memory as far as it can be."""
+        client, peer = (f"http://127.0.0.1:{self.ports[n]}" for n in ("etcd", "peer"))
+        return [
+            str(self.assets / "etcd"),
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+        ]
+
+    def api_words(self) -> list[str]:
+        """Return the command line of the API server."""
+        certs = self.folder / "certs"
+        return [
+            str(self.assets / "kube-apiserver"),
+            f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.ports['api']}",
+            f"--tls-cert-file={certs / 'serving.crt'}",
+            f"--tls-private-key-file={certs / 'serving.key'}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={certs / 'accounts.pub'}",
+            f"--service-account-signing-key-file={certs / 'accounts.key'}",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
+        ]
+
+    def manager_words(self) -> list[str]:
+        """Return the command line of the controllers, those of nodes left out."""
+        certs = self.folder / "certs"
+        return [
+            str(self.assets / "kube-controller-manager"),
+            f"--kubeconfig={self.kubeconfig}",
+            f"--controllers={CONTROLLERS}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            "--secure-port=0",
+            f"--service-account-private-key-file={certs / 'accounts.key'}",
+            f"--root-ca-file={certs / 'ca.crt'}",
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
+        ]
+
+    def run(self, name: str, words: Sequence[str]) -> None:
+        """Start a daemon that ends with this process, however that ends."""
+        tied = shutil.which("setpriv")
+        prefix = [tied, "--pdeathsig", "KILL", "--"] if tied else []
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                [*prefix, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def await_answer(
+        self, name: str, port: int, *, path: str, tls: bool = True
+    ) -> None:
+        """Wait until a daemon answers 200.
+
+        Raises:
+            ProvisionError: it ended, or took too long; with the end of its log.
+        """
+        end_s = time.monotonic() + START_S
+        while not self.answers(port, path, tls):
+            if self.daemons[name].poll() is not None or time.monotonic() > end_s:
+                log = self.folder / f"{name}.log"
+                ends = log.read_text(errors="replace").splitlines()[-8:]
+                raise ProvisionError(
+                    f"{name} of the local control plane does not answer; its log "
+                    "ends:\n  " + "\n  ".join(ends),
+                )
+            time.sleep(LOOK_S)
+
+    def answers(self, port: int, path: str, tls: bool) -> bool:
+        """Ask once."""
+        authority = str(self.folder / "certs" / "ca.crt")
+        connection = (
+            http.client.HTTPSConnection(
+                "127.0.0.1",
+                port,
+                timeout=5,
+                context=ssl.create_default_context(cafile=authority),
+            )
+            if tls
+            else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        )
+        try:
+            headers = {"Authorization": f"Bearer {self.token}"}
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop_one(self, name: str, number: int = signal.SIGTERM) -> None:
+        """End a daemon and reap it."""
+        popen = self.daemons.pop(name, None)
+        if popen is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(popen.pid, number)
+        try:
+            popen.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
+
+    def close(self) -> None:
+        """End everything: the kubelet first, which ends its pods."""
+        for name in reversed(list(self.daemons)):
+            hard = signal.SIGTERM if name == "kubelet" else signal.SIGKILL
+            self.stop_one(name, hard)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
+
+
+def free_pod_block() -> int:
+    """Return a block of loopback addresses that no other stand-in uses.
+
+    Raises:
+        ProvisionError: all are taken.
+    """
+    for block in range(FIRST_BLOCK, LAST_BLOCK):
+        if is_free(f"127.{block}.0.1", 1):
+            return block
+    raise ProvisionError("Every block of loopback addresses for pods is taken.")
+
+
+@contextmanager
+def control_plane(*, gpus: int = GPUS) -> Iterator[Plane]:
+    """Yield a control plane that is up; nothing of it is left afterwards.
+
+    Raises:
+        BackendMissing: its programs are not here.
+        ProvisionError: one of them does not start.
+    """
+    assets = find_assets()
+    with tempfile.TemporaryDirectory(
+        prefix="pytest-pd-kube-", ignore_cleanup_errors=True
+    ) as folder:
+        plane = Plane(assets, Path(folder), gpus)
+        try:
+            plane.start()
+            yield plane
+        finally:
+            plane.close()

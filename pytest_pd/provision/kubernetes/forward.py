@@ -1,0 +1,114 @@
+"""Ports of pods on this machine: ``kubectl port-forward``, begun again when it ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pytest_pd.provision.kubernetes.watch import PodWatch
+
+READY_S = 3600.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+LOOK_S = 0.2
+
+
+class Forward:
+    """The ports of one pod at an address of this machine.
+
+    It begins when the pod is ready: kubectl ends at the first port that refuses.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        watch: PodWatch,
+        pod: tuple[str, str],
+        address: str,
+        ports: Iterable[int],
+        log: Path,
+    ) -> None:
+        self._namespace, self._pod = pod
+        self._words = [
+            *(*words, "port-forward", "-n", self._namespace, "--address", address),
+            *(f"pod/{self._pod}", *(f"{port}:{port}" for port in ports)),
+        ]
+        self._watch = watch
+        self._log = log
+        self._over = threading.Event()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(
+            target=self._run, name=f"pd-forward-{self._pod}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to forward as soon as the pod is ready."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End kubectl; the thread ends with it."""
+        self._over.set()
+        with self._lock:
+            if self._popen is not None and self._popen.poll() is None:
+                self._popen.terminate()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._over.is_set():
+            ready = self._watch.wait(
+                self._pod, lambda state: state is not None and state.ready, LOOK_S
+            )
+            if not ready:
+                continue
+            popen = self._open()
+            if popen is None:
+                return
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(LONGEST_PAUSE_S * 2)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            if popen.poll() is None:  # it held for a while: the next end is a new one
+                pause_s = FIRST_PAUSE_S
+                popen.wait()
+            self._over.wait(pause_s)
+
+    def _open(self) -> subprocess.Popen[bytes] | None:
+        with self._lock, self._log.open("ab") as log:
+            if self._over.is_set():
+                return None
+            self._popen = subprocess.Popen(
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            return self._popen
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether a port of this machine can be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_block(ports: Iterable[int]) -> int:
+    """Return an x so that 127.x.1.1 has every one of some ports free.
+
+    Raises:
+        OSError: there is none.
+    """
+    wanted = tuple(ports) or (1025,)
+    for block in range(200, 250):
+        if all(is_free(f"127.{block}.1.1", port) for port in wanted):
+            return block
+    raise OSError("no block of loopback addresses from 127.200 to 127.249 is free")
