@@ -95,12 +95,8 @@ def test_own_model_args_win(make_job):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        pytest.param(
-            {"t": {"gates": GATES, "limit": 50}}, ["--limit", "50"], id="limit"
-        ),
-        pytest.param(
-            {"t": {"gates": GATES, "shots": 0}}, ["--num_fewshot", "0"], id="shots"
-        ),
+        pytest.param({"limit": 50}, ["--limit", "50"], id="limit"),
+        pytest.param({"shots": 0}, ["--num_fewshot", "0"], id="shots"),
     ],
 )
 def test_settings_become_words(make_job, settings, expected):
@@ -135,11 +131,7 @@ def test_tasks_with_equal_settings_share_a_call(make_job):
 
 
 def test_no_secret_but_the_hubs_token_reaches_lm_eval(make_job):
-    secrets = {
-        "OPENAI_API_KEY": "sk-x",
-        "HF_TOKEN": TOKEN,
-        "AWS_SECRET_ACCESS_KEY": "y",
-    }
+    others = {"OPENAI_API_KEY": "sk-x", "AWS_SECRET_ACCESS_KEY": "y"}
 
     env = runner.environment(make_job(offline=False), {"HF_TOKEN": TOKEN, **others})
 
