@@ -16,6 +16,7 @@ from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
 from tests import services_slurm, services_sshd
 from tests.services import require
+from tests.services_kube import NAMESPACE, cluster_for, kube
 from tests.services_slurm import slurm_site
 from tests.services_sshd import sshd_hosts
 
@@ -79,7 +80,16 @@ def ssh(folder: Path) -> Iterator[Place]:
         yield Place(cluster, folder, nodes=3)
 
 
+@contextmanager
+def kubernetes(folder: Path) -> Iterator[Place]:
+    with kube() as plane:
+        # one namespace for all tests: making and deleting one takes seconds
+        cluster = cluster_for(plane, namespace=NAMESPACE)
+        yield Place(cluster, folder, nodes=3)
+
+
 ROWS: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "kubernetes": kubernetes,
     "local": local,
     "slurm": slurm,
     "ssh": ssh,

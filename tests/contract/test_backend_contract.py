@@ -16,10 +16,11 @@ import pytest
 from pytest_pd.errors import ProvisionError
 from pytest_pd.probe.logs import read_text
 from pytest_pd.provision import BACKENDS
+from pytest_pd.provision.base import reach_of
 from pytest_pd.provision.lease import held
 from pytest_pd.provision.rundir import RunDir, make_run_id
 from tests.contract.backend_rows import ROWS
-from tests.kit import plan_of, python, service, wait_until
+from tests.kit import free_ports, plan_of, python, service, wait_until
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = (
@@ -278,25 +279,33 @@ def test_every_planned_node_has_an_address_that_is_reached(place):
     with session(place, plans, nodes=place.nodes) as here:
         plan = plan_of(plans, nodes=place.nodes)
         addresses = here.allocation.addresses(plan)
+        reach = reach_of(here.allocation, plan)
         assert set(addresses) == {node.name for node in plan.nodes}
         assert len(set(addresses.values())) == place.nodes
         for node, address in addresses.items():
-            listen(here, node, address)
+            listen(here, node, address, reach[node])
 
 
-def listen(here, node, address):
-    """Start a listener on a node and connect to it from here."""
+def listen(here, node, address, reached_at):
+    """Start a listener on a planned port of a node and connect to it from here."""
     code = (
         "import socket, sys, time\n"
-        "s = socket.socket(); s.bind((sys.argv[1], 0)); s.listen()\n"
-        "print('port', s.getsockname()[1], flush=True)\n"
-        "time.sleep(600)"
+        "s = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
+        "print('up', flush=True)\n"
+        "while True: s.accept()[0].sendall(b'hello')"
     )
-    process = here.start(python(f"listen-{node}", code, address, node=node))
-    here.says(process, "port ")
-    wait_until(lambda: read_text(process.log).endswith("\n"), "a whole line")
-    port = int(read_text(process.log).split()[-1])
-    socket.create_connection((address, port), timeout=30).close()
+    (port,) = free_ports(1)
+    name = f"listen-{node}"
+    here.start(python(name, code, address, str(port), node=node, ports={"http": port}))
+    wait_until(lambda: hears((reached_at, port)), f"an answer of {name}")
+
+
+def hears(address):
+    try:
+        with socket.create_connection(address, timeout=5) as connection:
+            return connection.recv(5) == b"hello"
+    except OSError:
+        return False
 
 
 def test_a_port_that_others_hold_is_busy(place):
@@ -304,7 +313,7 @@ def test_a_port_that_others_hold_is_busy(place):
         port = taken.getsockname()[1]
         plans = [python("one", SLEEPER, ports={"http": port})]
         with session(place, plans) as here:
-            address = here.allocation.addresses(plan_of(plans))["node0"]
+            address = reach_of(here.allocation, plan_of(plans))["node0"]
             if address != "127.0.0.1":
                 taken.close()
                 with socket.create_server((address, port)):
