@@ -10,6 +10,7 @@ BACKENDS: Registry[type[Backend]] = Registry(
     {
         "local": "pytest_pd.provision.local:LocalBackend",
         "ssh": "pytest_pd.provision.ssh:SshBackend",
+        "kubernetes": "pytest_pd.provision.kubernetes.backend:KubernetesBackend",
         "slurm": "pytest_pd.provision.slurm:SlurmBackend",
     },
     group="pytest_pd.backends",
