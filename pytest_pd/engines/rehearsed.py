@@ -99,7 +99,7 @@ class RehearsedVllm(Rehearsed):
 
     def play(self, worker: Worker, real: Launch) -> Launch:
         """Return the real words behind another program: it reads vLLM's flags."""
-        words = list(real.argv[2:])
+        words = _without_length(real.argv[2:])
         if "--block-size" not in words:
             block = self.handover(worker.topology).block_tokens
             words += ["--block-size", str(block)]
@@ -128,6 +128,15 @@ class RehearsedDynamo(Rehearsed):
             update={"kind": "dynamo", "policy": None}
         )
         return super().check(topology.model_copy(update={"router": router}))
+
+
+def _without_length(words: Sequence[str]) -> list[str]:
+    """Return the words without ``--max-model-len``: the small model has its own."""
+    kept = list(words)
+    if "--max-model-len" in kept:
+        at = kept.index("--max-model-len")
+        del kept[at : at + 2]
+    return kept
 
 
 def _without_args(worker: Worker) -> Worker:

@@ -252,9 +252,12 @@ class LocalBackend:
 
 
 def loopback_addresses(plan: DeploymentPlan) -> Mapping[str, str]:
-    """Return an address of this machine for each node of a plan."""
+    """Return an address of this machine for each node of a plan.
+
+    A rehearsal takes the ports of the real thing: addresses that nobody else uses.
+    """
     names = [node.name for node in plan.nodes]
-    if len(names) == 1:
+    if len(names) == 1 and not plan.rehearsal:
         return {names[0]: "127.0.0.1"}
     return {
         name: f"127.0.{1 + index // 250}.{1 + index % 250}"

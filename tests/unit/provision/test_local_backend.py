@@ -30,6 +30,12 @@ def test_one_node_is_the_usual_loopback_address():
     assert loopback_addresses(plan_of([])) == {"node0": "127.0.0.1"}
 
 
+def test_a_rehearsal_leaves_the_usual_address_to_what_it_plays():
+    plan = replace(plan_of([]), rehearsal=True)
+
+    assert loopback_addresses(plan) == {"node0": "127.0.1.1"}
+
+
 @pytest.mark.parametrize("count", [2, 24, 1024])
 def test_each_of_several_nodes_has_an_address_of_its_own(count):
     found = loopback_addresses(plan_of([], nodes=count))

@@ -80,6 +80,15 @@ def test_the_real_words_stand_behind_the_stand_in():
     assert [f for f in flags if f not in played.argv] == []
 
 
+def test_the_stand_in_has_the_length_of_its_own_model():
+    assert "--max-model-len" in real("qwen3_4b_1p1d_shared").service("decode-0").argv
+    played = plan("qwen3_4b_1p1d_shared").service("decode-0")
+
+    assert "--max-model-len" not in played.argv
+    assert "--gpu-memory-utilization" in played.argv
+    assert "8192" not in played.argv
+
+
 def test_followers_stay_headless():
     follower = plan("k2_2p1d_tp8").service("prefill-0-1")
 
