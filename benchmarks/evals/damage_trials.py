@@ -43,7 +43,7 @@ from pytest_pd.spec.locate import HERE, find
 
 HERE_DIR = Path(__file__).parent
 RESULTS = HERE_DIR / "results.jsonl"
-TASK, SAMPLES, DAMAGED, AT_ONCE = "pd_recall", 200, 10, 8
+TASK, SAMPLES, DAMAGED, AT_ONCE = "pd_recall", 200, 10, 32
 LAYERS, HEADS, BLOCKS = (1, 2, 3, 4), (0, 1), 22
 TOPOLOGY = """\
 name: trials

@@ -100,6 +100,10 @@ def _show(run_dir: Path) -> int:
         subject = record["subject"]
         print(f"{path.parent.name}: {subject['model']}, {subject['engine']}")
         for name, task, result in results_of(record):
+            if "error" in result:
+                print(f"  {name}:{task} {result['error']}")
+                bad = True
+                continue
             print(f"  {name}:{task} {result['score']:.3f} of {result['samples']}")
             for kind, gate in result["gates"].items():
                 print(f"    {kind}: {gate['outcome']}")

@@ -203,6 +203,8 @@ def accepted_of(
     found = []
     for name, evaluation in record["evals"].items():
         for task, result in evaluation["tasks"].items():
+            if "error" in result:
+                continue
             right = round(result["score"] * result["samples"])
             if abs(right - result["score"] * result["samples"]) > 1e-6:
                 continue  # a mean of other scores: only pairs can be judged
@@ -233,7 +235,7 @@ def refuse_bad(record: Mapping[str, Any]) -> None:
         f"{task} ({kind})"
         for evaluation in record["evals"].values()
         for task, result in evaluation["tasks"].items()
-        for kind, gate in result["gates"].items()
+        for kind, gate in result.get("gates", {"error": {"outcome": "error"}}).items()
         if kind != "reference" and gate["outcome"] != "passed"
     ]
     if bad:

@@ -34,6 +34,8 @@ METRICS: Mapping[str, tuple[str, str]] = {
 }
 """Task of lm-eval to the metric and filter that is usually quoted."""
 
+BY_CHOICE = ("acc", "acc_norm")
+"""Metrics of tasks whose choices are scored by prompt logprobs."""
 USUAL_GATES = ("paired", "identity", "drift")
 
 
@@ -79,7 +81,13 @@ def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:
             hint="set repeats in a task file of your own and name it under include:",
         )
     gates = [{"kind": kind} for kind in _kinds(wanted)]
-    task = {**metric_of(wanted.task), "shots": wanted.shots, "gates": gates}
+    task: dict[str, object] = {
+        **metric_of(wanted.task),
+        "shots": wanted.shots,
+        "gates": gates,
+    }
+    if task["metric"] in BY_CHOICE:
+        task["needs"] = ["prompt_logprobs"]
     return EvalFileSpec.model_validate(
         {
             "name": wanted.task,

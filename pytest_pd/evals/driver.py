@@ -21,6 +21,7 @@ import inspect
 import json
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -233,8 +234,19 @@ def _in_order(collator: Any, place: Callable[[Any], bytes]) -> Any:
     return Shuffled
 
 
+def run_call(argv: list[str], out: Path, evaluate: Callable[[], None]) -> None:
+    """Run one call of lm-eval; what ends it is kept and does not end the others."""
+    sys.argv = ["lm-eval", *argv]
+    try:
+        evaluate()
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}"
+        (out / "error.txt").write_text(text, encoding="utf-8")
+
+
 def main(path: str) -> None:
-    """Carry out a job; lm-eval's own errors end the process with a traceback."""
+    """Carry out a job: every call of it, whatever becomes of the others."""
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     tell(stage="importing lm-eval")
     from lm_eval.__main__ import cli_evaluate  # type: ignore[import-not-found]
@@ -248,8 +260,7 @@ def main(path: str) -> None:
         tell(stage=f"{call['side']}: {call['tasks']}")
         with (out / "requests.jsonl").open("w", encoding="utf-8") as sink:
             current.append(Recorder(call["side"], sink))
-            sys.argv = ["lm-eval", *call["argv"]]
-            cli_evaluate()
+            run_call(call["argv"], out, cli_evaluate)
 
 
 if __name__ == "__main__":

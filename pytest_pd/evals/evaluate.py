@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_pd.errors import InfrastructureLost
+from pytest_pd.errors import InfrastructureLost, PdError, SpecError
 from pytest_pd.evals.baseline import Subject, find_expected, read_stores
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import keep
@@ -30,35 +30,49 @@ class Evaluation:
     """What one eval found on one topology.
 
     Attributes:
+        results: By task: what the gates say, or why nothing can be said.
+        left_out: Task to the facts that it needs and the topology lacks.
         seed: That the generated documents were drawn from.
         seconds: Wall time of all sides, lm-eval's start included.
     """
 
     spec: EvalFileSpec
     subject: Subject
-    results: Mapping[str, TaskResult]
+    results: Mapping[str, TaskResult | PdError]
+    left_out: Mapping[str, tuple[str, ...]]
     seed: str
     seconds: float
 
     def as_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        tasks = {name: result.as_record() for name, result in self.results.items()}
+        tasks = {
+            name: {"error": result.fact}
+            if isinstance(result, PdError)
+            else result.as_record()
+            for name, result in self.results.items()
+        }
         return {"seed": self.seed, "seconds": round(self.seconds, 1), "tasks": tasks}
 
 
 def evaluate(
     deployment: Deployment,
     topology: TopologySpec,
-    spec: EvalFileSpec,
+    wanted: EvalFileSpec,
     roots: Roots,
+    *,
+    facts: Iterable[str] = (),
     on_tick: Tick = lambda fact: None,
 ) -> Evaluation:
     """Ask all sides, judge every task, and keep it in the topology's run folder.
 
+    Args:
+        facts: What the topology has; tasks that need more are left out.
+
     Raises:
         EngineMissing: lm-eval is not here.
-        InvalidRun: the samples are not whole.
+        InvalidRun: lm-eval did not come to its end.
     """
+    spec, left_out = fitting(wanted, facts)
     plan, folder = deployment.plan, deployment.run_dir / FOLDER / spec.name
     begun_s = time.monotonic()
     job = Job(
@@ -73,14 +87,41 @@ def evaluate(
     )
     run(job, on_tick)
     subject, store = subject_of(deployment, topology), read_stores(roots)
-    results = {}
+    weights = Path(plan.model_path).name
+    results: dict[str, TaskResult | PdError] = {}
     for task in spec.tasks:
-        weights = Path(plan.model_path).name
         expected = find_expected(spec, task, subject, store, weights=weights)
-        results[task] = judge(spec, task, samples_of(job, task), expected)
-    found = Evaluation(spec, subject, results, job.seed, time.monotonic() - begun_s)
+        try:
+            results[task] = judge(spec, task, samples_of(job, task), expected)
+        except PdError as error:  # the other tasks have their samples
+            results[task] = error
+    took_s = time.monotonic() - begun_s
+    found = Evaluation(spec, subject, results, left_out, job.seed, took_s)
     keep(deployment.run_dir, subject, spec.name, found.as_record())
     return found
+
+
+def fitting(
+    spec: EvalFileSpec, facts: Iterable[str]
+) -> tuple[EvalFileSpec, dict[str, tuple[str, ...]]]:
+    """Return the eval without tasks that need what is not there, and what that is.
+
+    Raises:
+        SpecError: no task is left.
+    """
+    have = set(facts)
+    missing = {
+        name: tuple(fact for fact in task.needs if fact not in have)
+        for name, task in spec.tasks.items()
+    }
+    left_out = {name: facts for name, facts in missing.items() if facts}
+    kept = {name: task for name, task in spec.tasks.items() if name not in left_out}
+    if not kept:
+        raise SpecError(
+            f"Every task of eval {spec.name!r} needs what this topology has not.",
+            hint=f"missing: {', '.join(sorted(set().union(*left_out.values())))}",
+        )
+    return spec.model_copy(update={"tasks": kept}), left_out
 
 
 def sides_of(plan: DeploymentPlan) -> tuple[Side, ...]:

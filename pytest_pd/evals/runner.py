@@ -146,10 +146,14 @@ def plan_of(job: Job) -> dict[str, Any]:
 
 
 def groups(spec: EvalFileSpec) -> list[tuple[str, ...]]:
-    """Return the tasks that one call can run: limit and shots are the call's."""
-    found: dict[tuple[int | None, int | None], list[str]] = {}
+    """Return the tasks that one call can run: limit and shots are the call's.
+
+    Tasks of another metric go by themselves: choices are scored by prompt
+    logprobs, which not every router passes on, and one failure ends a call.
+    """
+    found: dict[tuple[object, ...], list[str]] = {}
     for name, task in spec.tasks.items():
-        found.setdefault((task.limit, task.shots), []).append(name)
+        found.setdefault((task.limit, task.shots, task.metric), []).append(name)
     return [tuple(names) for names in found.values()]
 
 

@@ -12,6 +12,11 @@ from pytest_pd.errors import InvalidRun
 
 RESULTS = "results_*.json"
 REQUESTS = "requests.jsonl"
+ERROR = "error.txt"
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError),
+    *(AttributeError, OverflowError, RecursionError),
+)
 
 Key = tuple[str, int]
 """Leaf task and document: the same question on every side."""
@@ -73,16 +78,24 @@ def read_samples(
     """Read every sample of a task or group that one call of lm-eval wrote.
 
     Raises:
-        InvalidRun: no result, no sample, fewer samples than lm-eval counted, or a
-            sample without the metric.
+        InvalidRun: lm-eval failed, no result, no sample, fewer samples than lm-eval
+            counted, a sample without the metric, or a file that cannot be read.
     """
-    results = read_results(folder)
-    replies = _read_replies(folder / REQUESTS)
-    found = [
-        sample
-        for leaf in leaves(results, task)
-        for sample in _of_leaf(folder, results, leaf, metric, filter_name, replies)
-    ]
+    refuse_failed(folder, task)
+    try:
+        results = read_results(folder)
+        replies = _read_replies(folder / REQUESTS)
+        found = [
+            sample
+            for leaf in leaves(results, task)
+            for sample in _of_leaf(folder, results, leaf, metric, filter_name, replies)
+        ]
+    except UNREADABLE as error:
+        raise InvalidRun(
+            f"What lm-eval wrote cannot be read: {type(error).__name__} {error}.",
+            hint="look at the end of lm-eval.log",
+            where=folder,
+        ) from error
     if not found:
         raise InvalidRun(
             f"lm-eval scored no sample of {task!r}.",
@@ -90,6 +103,21 @@ def read_samples(
             where=folder,
         )
     return found
+
+
+def refuse_failed(folder: Path, task: str) -> None:
+    """Raise what ended a call of lm-eval.
+
+    Raises:
+        InvalidRun: the driver left an error.
+    """
+    error = folder / ERROR
+    if error.is_file():
+        raise InvalidRun(
+            f"lm-eval could not score {task!r}: {error.read_text('utf-8')[:400]}",
+            hint="the whole story is in lm-eval.log",
+            where=folder,
+        )
 
 
 def read_results(folder: Path) -> dict[str, Any]:

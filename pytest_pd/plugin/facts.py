@@ -39,6 +39,8 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "reference": plan.engine == "reference",
+        # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
+        "prompt_logprobs": plan.router != "vllm_router",
     }
 
 

@@ -38,12 +38,15 @@ class EvalTaskSpec(Model):
             filters of the answer.
         limit: First samples of each task; None takes all.
         shots: Examples in front of the question; None leaves it to the task.
+        needs: Facts of the topology, as in ``pd_needs``, without which this task
+            is left out and its tests are skipped.
     """
 
     metric: str = "exact_match"
     filter: str = "none"
     limit: Positive | None = None
     shots: Count | None = None
+    needs: Args = ()
     gates: tuple[EvalGateSpec, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_pd.errors import InvalidRun
+from pytest_pd.errors import InvalidRun, PdError
 from pytest_pd.evals.baseline import how_to_add
 from pytest_pd.evals.evaluate import Evaluation
 from pytest_pd.evals.gate import Outcome
@@ -70,7 +70,13 @@ def scored(
 ) -> TaskResult:
     """What lm-eval and the gates say about the task that the parameter names."""
     name, _, task = request.param.partition(":")
-    return score(name).results[task]
+    found = score(name)
+    if missing := found.left_out.get(task):
+        pytest.skip(f"{task}: the topology has not: {', '.join(missing)}")
+    result = found.results[task]
+    if isinstance(result, PdError):
+        raise result
+    return result
 
 
 @pytest.fixture

@@ -170,3 +170,23 @@ def test_what_the_task_asks_wins_over_the_wish():
     assert driver._with(create, {"logprobs": 1})(None, "x", generate=True) == {
         "logprobs": 5
     }
+
+
+def test_a_call_that_fails_leaves_its_error_and_lets_others_run(tmp_path, capsys):
+    done = []
+
+    def evaluate():
+        if "bad" in driver.sys.argv:
+            raise TypeError("no logprobs")
+        done.append(driver.sys.argv)
+
+    argv = driver.sys.argv
+    try:
+        driver.run_call(["bad"], tmp_path, evaluate)
+        driver.run_call(["good"], tmp_path / "none", evaluate)
+    finally:
+        driver.sys.argv = argv
+
+    assert (tmp_path / "error.txt").read_text() == "TypeError: no logprobs"
+    assert done == [["lm-eval", "good"]]
+    assert "Traceback" in capsys.readouterr().err

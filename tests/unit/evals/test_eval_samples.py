@@ -124,3 +124,10 @@ def test_a_sample_is_sent_with_its_first_request():
 
     assert sample.sent == 3
     assert sample.seconds == pytest.approx(0.3)
+
+
+def test_what_ended_lm_eval_is_the_reason(tmp_path):
+    (tmp_path / "error.txt").write_text("TypeError: no logprobs")
+
+    with pytest.raises(InvalidRun, match="could not score 't': TypeError"):
+        read(tmp_path)

@@ -1,0 +1,150 @@
+"""Eval files: what ships is sound, what is wrong is refused, whose evals run where."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from pytest_pd.errors import SpecError
+from pytest_pd.evals.catalogue import evals_of, metric_of, of_task, read_eval
+from pytest_pd.evals.evaluate import fitting
+from pytest_pd.spec.evals import EvalFileSpec
+from pytest_pd.spec.extra import EvalSpec
+from pytest_pd.spec.locate import HERE, catalogue
+from pytest_pd.spec.topology import TopologySpec
+
+GATE = {"kind": "paired"}
+ONE = {"tasks": {"t": {"gates": [GATE]}}}
+
+
+@pytest.fixture
+def make_topology():
+    def _make(*evals) -> TopologySpec:
+        return TopologySpec.model_validate(
+            {
+                "name": "one",
+                "hardware": "cpu",
+                "model": {"path": "m", "served_name": "kimi"},
+                "engine": {"kind": "reference"},
+                "aggregated": {"replicas": 1},
+                "evals": evals,
+            }
+        )
+
+    return _make
+
+
+@pytest.mark.parametrize("name", sorted(catalogue("evals", HERE)))
+def test_shipped_files_are_sound(name):
+    spec = read_eval(name, HERE)
+
+    assert spec.name == name
+    assert 0 < spec.alpha_each <= spec.alpha
+    for task in spec.tasks.values():
+        assert task.gates
+
+
+def test_every_shipped_task_has_a_stated_score():
+    spec = read_eval("shipped", HERE)
+
+    stated = {entry.task for entry in spec.references if entry.model == "tiny"}
+    assert stated == set(spec.tasks)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param({"tasks": {}}, "at least 1 item", id="no-task"),
+        pytest.param({"tasks": {"t": {"gates": []}}}, "at least 1 item", id="no-gate"),
+        pytest.param(
+            {"tasks": {"t": {"gates": [GATE, GATE]}}}, "stands twice", id="gate-twice"
+        ),
+        pytest.param(
+            {"tasks": {"t": {"gates": [{"kind": "t-test"}]}}}, "paired", id="unknown"
+        ),
+        pytest.param(
+            {"tasks": {"t": {"gates": [GATE]}}, "alpha": 0},
+            "greater than 0",
+            id="alpha",
+        ),
+    ],
+)
+def test_wrong_files_are_refused(content, message):
+    with pytest.raises(ValidationError, match=message):
+        EvalFileSpec.model_validate({"name": "e", **content})
+
+
+def test_recall_models_get_the_shipped_tasks(make_topology):
+    found = evals_of(make_topology(), {"known_answers"}, on_gpus=True, roots=HERE)
+
+    assert list(found) == ["shipped", "public_rows"]
+
+
+def test_other_models_on_gpus_get_gsm8k_and_on_cpu_nothing(make_topology):
+    topology = make_topology()
+
+    assert list(evals_of(topology, (), on_gpus=True, roots=HERE)) == ["gsm8k"]
+    assert not evals_of(topology, (), on_gpus=False, roots=HERE)
+
+
+def test_a_topology_names_its_own(make_topology):
+    topology = make_topology("hellaswag", {"task": "gsm8k", "expected": 0.94})
+
+    found = evals_of(topology, (), on_gpus=False, roots=HERE)
+
+    assert list(found) == ["hellaswag", "gsm8k"]
+    (reference,) = found["gsm8k"].references
+    assert (reference.model, reference.score) == ("kimi", 0.94)
+    assert found["gsm8k"].gate("gsm8k", "reference")
+
+
+def test_one_test_is_taken_where_one_is_named(make_topology):
+    wanted = EvalSpec(task="mmlu", shots=5, test="paired", sampling={"temperature": 1})
+
+    spec = of_task(make_topology(), wanted)
+
+    assert [gate.kind for gate in spec.tasks["mmlu"].gates] == ["paired"]
+    assert spec.tasks["mmlu"].shots == 5
+    assert spec.tasks["mmlu"].needs == ("prompt_logprobs",)
+    assert spec.sampling == {"temperature": 1}
+
+
+def test_repeats_are_refused_with_what_to_do(make_topology):
+    with pytest.raises(SpecError, match="repeats 4") as caught:
+        of_task(make_topology(), EvalSpec(task="gsm8k", repeats=4))
+
+    assert "task file of your own" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "filter_name"),
+    [
+        ("gsm8k", "exact_match", "flexible-extract"),
+        ("mmlu", "acc", "none"),
+        ("mmlu_virology", "acc", "none"),
+        ("mmlu_pro", "exact_match", "custom-extract"),
+        ("gpqa_diamond_zeroshot", "acc_norm", "none"),
+    ],
+)
+def test_usual_metrics(task, metric, filter_name):
+    assert metric_of(task) == {"metric": metric, "filter": filter_name}
+
+
+def test_a_task_whose_metric_is_unknown_says_what_to_write():
+    with pytest.raises(SpecError, match="metric of 'swag'") as caught:
+        metric_of("swag")
+
+    assert "eval file" in caught.value.hint
+
+
+def test_tasks_that_need_what_is_not_there_are_left_out():
+    spec, left_out = fitting(read_eval("shipped", HERE), {"known_answers"})
+
+    assert left_out == {"pd_choice": ("prompt_logprobs",)}
+    assert "pd_choice" not in spec.tasks
+    assert "pd_recall" in spec.tasks
+
+
+def test_an_eval_of_which_nothing_is_left_is_refused():
+    with pytest.raises(SpecError, match="Every task"):
+        fitting(read_eval("mmlu", HERE), ())
