@@ -42,6 +42,7 @@ def on_files(files: Files, config: Any) -> Files:
         text = (ROOT / name).read_text(encoding="utf-8")
         for other, at in PAGES.items():
             text = text.replace(f"]({other})", f"]({Path(at).name})")
+        text = text.replace("](docs/", "](../")
         files.append(File.generated(config, place, content=text))
     return files
 
