@@ -7,6 +7,7 @@ examples:
   pytest-pd evals show runs/20260801T020000Z-k3m9x2pq
   pytest-pd evals accept runs/20260801T020000Z-k3m9x2pq --reason "first run on gb200"
   pytest-pd evals accept runs/20260801T020000Z-k3m9x2pq --reason "..." --yes
+  pytest-pd evals store runs/20260801T020000Z-k3m9x2pq
 
 Only `accept --yes` writes accepted scores, and only into a file that is reviewed like
 any other; without --yes it shows what would change.
@@ -25,15 +26,19 @@ from pytest_pd.errors import SpecError
 from pytest_pd.evals.baseline import (
     STORE,
     AcceptedSpec,
+    Subject,
     accepted_of,
     read_store,
     refuse_bad,
     write_store,
 )
-from pytest_pd.evals.record import read_records
+from pytest_pd.evals.judge import PD
+from pytest_pd.evals.record import FOLDER, read_records
+from pytest_pd.evals.stored import refuse_disaggregated, store
 from pytest_pd.spec.locate import HERE, catalogue
 
-PROJECT = Path("fixtures") / "evals" / STORE
+EVALS = Path("fixtures") / "evals"
+PROJECT = EVALS / STORE
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _configure_run(actions.add_parser("run", help="score a URL"))
     show = actions.add_parser("show", help="scores and gates of a run")
     show.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    keep = actions.add_parser("store", help="keep samples of aggregated serving")
+    keep.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    keep.add_argument("--into", type=Path, default=EVALS, metavar="DIR")
     accept = actions.add_parser("accept", help="accept the scores of a run")
     accept.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     accept.add_argument("--reason", required=True, help="why these are right")
@@ -87,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         return score(args, _say)
     if args.action == "show":
         return _show(args.run)
+    if args.action == "store":
+        return _store(args.run, args.into)
     return _accept(args)
 
 
@@ -116,6 +126,19 @@ def results_of(record: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, 
     for name, evaluation in record["evals"].items():
         for task, result in evaluation["tasks"].items():
             yield name, task, result
+
+
+def _store(run_dir: Path, into: Path) -> int:
+    for path, record in read_records(run_dir).items():
+        subject = Subject(**record["subject"])
+        for name, task, result in results_of(record):
+            refuse_disaggregated(result.get("scores", ()))
+            if "error" in result:
+                raise SpecError(f"{name}:{task} was not scored: {result['error']}")
+        for name in record["evals"]:
+            side = path.parent / FOLDER / name / PD
+            print(f"{name}: {store(side, into, subject, name)}")
+    return 0
 
 
 def _accept(args: argparse.Namespace) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from pytest_pd.errors import InfrastructureLost, PdError, SpecError
 from pytest_pd.evals.baseline import Subject, find_expected, read_stores
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
-from pytest_pd.evals.record import keep
+from pytest_pd.evals.record import FOLDER, keep
 from pytest_pd.evals.runner import Job, Side, Tick, run, samples_of
+from pytest_pd.evals.stored import find_stored
 from pytest_pd.plan.model import DeploymentPlan, Role
 from pytest_pd.plan.words import flag_count
 from pytest_pd.probe.http import request
@@ -21,7 +22,6 @@ from pytest_pd.spec.evals import EvalFileSpec
 from pytest_pd.spec.locate import Roots
 from pytest_pd.spec.topology import TopologySpec
 
-FOLDER = "evals"
 MAX_LENGTH = "--max-model-len"
 
 
@@ -75,18 +75,22 @@ def evaluate(
     spec, left_out = fitting(wanted, facts)
     plan, folder = deployment.plan, deployment.run_dir / FOLDER / spec.name
     begun_s = time.monotonic()
+    subject, store = subject_of(deployment, topology), read_stores(roots)
+    sides, stored = sides_of(plan), {}
+    if spec.against == "stored" and len(sides) > 1:
+        sides, stored = sides[:1], {AGGREGATED: find_stored(roots, subject, spec.name)}
     job = Job(
         spec,
         model=plan.served_model,
         tokenizer=topology.model.tokenizer or plan.model_path,
-        sides=sides_of(plan),
+        sides=sides,
         folder=folder,
         max_tokens=flag_count(topology.engine.args, MAX_LENGTH),
         seed=seed_of(deployment, spec),
         roots=roots,
+        stored=stored,
     )
     run(job, on_tick)
-    subject, store = subject_of(deployment, topology), read_stores(roots)
     weights = Path(plan.model_path).name
     results: dict[str, TaskResult | PdError] = {}
     for task in spec.tasks:

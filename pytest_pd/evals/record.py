@@ -12,6 +12,8 @@ from pytest_pd.errors import SpecError
 from pytest_pd.evals.baseline import Subject
 
 FILE = "evals.json"
+FOLDER = "evals"
+"""Beside it: questions, answers and results of lm-eval, by eval and side."""
 
 
 def keep(

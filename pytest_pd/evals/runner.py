@@ -54,6 +54,7 @@ class Job:
         tokenizer: Folder or hub name; None for tasks that only generate.
         max_tokens: Longest prompt and answer together that lm-eval may send.
         seed: Of the generated documents; the spec's, or with a salt in it.
+        stored: Side to the folder of its samples, where they are of an earlier run.
     """
 
     spec: EvalFileSpec
@@ -64,6 +65,7 @@ class Job:
     max_tokens: int | None = None
     seed: str = ""
     roots: Roots = field(default=HERE)
+    stored: Mapping[str, Path] = field(default_factory=dict)
 
 
 def find_python() -> str:
@@ -85,7 +87,7 @@ def find_python() -> str:
 def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
     """Ask every side every task, one side after the other.
 
-    Results and samples of lm-eval lie in ``<folder>/<side>/<call>/`` afterwards.
+    Results and samples of lm-eval lie in ``<folder>/<side>/<tasks>/`` afterwards.
 
     Raises:
         EngineMissing: lm-eval is not here.
@@ -138,9 +140,7 @@ def _path(job: Job, text: str) -> Path:
 def plan_of(job: Job) -> dict[str, Any]:
     """Return what the driver is told: one call per side and kind of settings."""
     calls = [
-        _call(job, side, number, tasks)
-        for side in job.sides
-        for number, tasks in enumerate(groups(job.spec))
+        _call(job, side, tasks) for side in job.sides for tasks in groups(job.spec)
     ]
     return {"seed": job.spec.seed, "logprobs": job.spec.logprobs, "calls": calls}
 
@@ -157,10 +157,14 @@ def groups(spec: EvalFileSpec) -> list[tuple[str, ...]]:
     return [tuple(names) for names in found.values()]
 
 
-def out_of(folder: Path, side: str, spec: EvalFileSpec, task: str) -> Path:
-    """Return the folder that holds a task's results of one side."""
-    number = next(n for n, names in enumerate(groups(spec)) if task in names)
-    return folder / side / str(number)
+def out_of(side: Path, spec: EvalFileSpec, task: str) -> Path:
+    """Return the folder that holds a task's results, in that of one side."""
+    return side / next(call_name(names) for names in groups(spec) if task in names)
+
+
+def call_name(tasks: Sequence[str]) -> str:
+    """Return the folder of one call: the same whatever other calls there are."""
+    return tasks[0] if len(tasks) == 1 else f"{tasks[0]}-and-{len(tasks) - 1}"
 
 
 def samples_of(job: Job, task: str) -> dict[str, list[Sample]]:
@@ -170,17 +174,18 @@ def samples_of(job: Job, task: str) -> dict[str, list[Sample]]:
         InvalidRun: some are missing.
     """
     wanted = job.spec.tasks[task]
-    folders = {
-        side.name: out_of(job.folder, side.name, job.spec, task) for side in job.sides
-    }
+    places = {side.name: job.folder / side.name for side in job.sides} | dict(
+        job.stored
+    )
+    folders = {name: out_of(place, job.spec, task) for name, place in places.items()}
     return {
         name: read_samples(folder, task, wanted.metric, wanted.filter)
         for name, folder in folders.items()
     }
 
 
-def _call(job: Job, side: Side, number: int, tasks: Sequence[str]) -> dict[str, Any]:
-    out = job.folder / side.name / str(number)
+def _call(job: Job, side: Side, tasks: Sequence[str]) -> dict[str, Any]:
+    out = job.folder / side.name / call_name(tasks)
     return {
         "side": side.name,
         "tasks": ", ".join(tasks),

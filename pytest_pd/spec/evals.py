@@ -87,6 +87,9 @@ class EvalFileSpec(Model):
         seed: Of generated data, and of lm-eval.
         model_args: Further ``--model_args`` of lm-eval (``add_bos_token: true``).
         sampling: Generation arguments instead of the task's (``temperature: 0.6``).
+        against: The aggregated side of a P/D topology: ``worker`` asks one of its own
+            that does both phases; ``stored`` takes the samples of an earlier run of
+            aggregated serving (``pytest-pd evals store``).
         logprobs: Ask for the logprob of each answer token, to size divergences.
         alpha: Chance that a run in which nothing is lost fails any gate of this
             file; shared out evenly among its gates.
@@ -105,6 +108,7 @@ class EvalFileSpec(Model):
     seed: Count = 0
     model_args: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=dict)
+    against: Literal["worker", "stored"] = "worker"
     logprobs: bool = True
     alpha: Chance = 0.05
     power: Chance = 0.8

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from pytest_pd.evals.evaluate import FOLDER
 from pytest_pd.evals.gate import Limits, Outcome, drift_gate, paired_gate
+from pytest_pd.evals.record import FOLDER
 from pytest_pd.measure.agree import first_divergence
 from pytest_pd.measure.measurement import Measurement
 from pytest_pd.probe.promptbook import PromptBook
