@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pytest_pd.bundle.book import (
@@ -73,19 +74,17 @@ def steps(need: Need, args: argparse.Namespace) -> Iterator[Step]:
     """Yield what is to be done, with a title each."""
     for model in need.models:
         place = model_folder(args.to, model)
-        yield f"tokenizer of {model}", lambda m=model, p=place: fetch_model(m, p, say)
+        yield f"tokenizer of {model}", partial(fetch_model, model, place, say)
     for trace in need.traces:
-        yield f"data {trace}", lambda t=trace: copy(t, trace_file(args.to, t))
+        yield f"data {trace}", partial(copy, trace, trace_file(args.to, trace))
     if args.no_wheels:
         return
     wheels = args.to / WHEELS
-    yield "wheels of pytest-pd", lambda: fetch_self(wheels, say)
+    yield "wheels of pytest-pd", partial(fetch_self, wheels, say)
     options = Options(torch_index=args.torch_index)
     for name in () if args.no_engines else need.engines:
-        yield (
-            f"wheels of {name}",
-            lambda n=name: fetch_engine(get(n), wheels, options, say),
-        )
+        act = partial(fetch_engine, get(name), wheels, options, say)
+        yield f"wheels of {name}", act
 
 
 def copy(file: Path, into: Path) -> None:
