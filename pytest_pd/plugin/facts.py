@@ -40,7 +40,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "reference": plan.engine == "reference",
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
-        "prompt_logprobs": plan.router != "vllm_router",
+        "prompt_logprobs": spec.router is None or spec.router.kind != "vllm_router",
     }
 
 
