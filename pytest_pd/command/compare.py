@@ -75,10 +75,16 @@ def run(args: argparse.Namespace) -> int:
     texts = [text_of(found, old, new, forced=args.force) for old, new, found in pairs]
     print("\n".join(texts))
     if args.out:
-        page = compare_page(pairs, forced=args.force, title=args.title)
+        named = [(short(old), short(new), found) for old, new, found in pairs]
+        page = compare_page(named, forced=args.force, title=args.title)
         files = {"compare.md": "\n".join(texts), "compare.html": page}
         write_files(args.out, files)
     return 0
+
+
+def short(words: str) -> str:
+    """Return a side without the folders that its paths lie in."""
+    return ", ".join(Path(word).name or word for word in words.split(","))
 
 
 def read_side(words: str) -> list[RunRecord]:

@@ -76,11 +76,9 @@ def tracks_of(
     raw: dict[tuple[str, ...], list[tuple[int, float]]] = {}
     for index, night in enumerate(nights):
         for spec in night.specs:
-            place = f"{spec.topology}, {spec.hardware or 'unknown'}, {spec.engine}"
-            if spec.mode != "real":
-                place += f", {spec.mode}"
-            if spec.label:
-                place += f", {spec.label}"
+            mode = spec.mode if spec.mode != "real" else ""
+            words = (spec.topology, spec.hardware, spec.engine, mode, spec.label)
+            place = ", ".join(filter(None, words))
             for name, figures in spec.figures.items():
                 for statistic, figure in figures.items():
                     key = (*spec.key, name, statistic, place, figure.unit)

@@ -30,7 +30,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 caption{text-align:left;color:var(--dim);padding:.25rem 0}
 th,td{border-bottom:1px solid var(--rule);padding:.25rem .6rem;text-align:left;
 vertical-align:top;overflow-wrap:normal}
-.wraps th,.wraps td{overflow-wrap:anywhere}
+.wraps th,.wraps td{overflow-wrap:anywhere;min-width:6rem}
 td.n,th.n{text-align:right;white-space:nowrap}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr));
 gap:1rem}
