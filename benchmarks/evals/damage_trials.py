@@ -4,7 +4,8 @@ Real requests through a real hand-over: the reference engine pulls KV over TCP, 
 fault switch flips bits of one block of one head of layers 1 to 4, for requests, blocks,
 heads and layers that the trial's seed draws. Each trial asks 200 documents of pd_recall
 that no other trial has asked, through the router and on the prefill worker alone, and
-judges them as the suite does.
+judges them as the suite does. With --truth the worker alone is not asked: its answers
+are those that the task is built with.
 
     python benchmarks/evals/damage_trials.py --kind damaged --first 0 --trials 10
     python benchmarks/evals/damage_trials.py --table
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,8 +106,20 @@ def ask_all(url: str, documents: list[dict[str, object]]) -> list[Sample]:
             return list(pool.map(one, range(len(documents))))
 
 
+def truth(asked: list[Sample], documents: list[dict[str, object]]) -> list[Sample]:
+    """Return what aggregated serving answers: what the task is built with."""
+    return [
+        replace(sample, score=1.0, answers=(f" {document['answer']}",))
+        for sample, document in zip(asked, documents, strict=True)
+    ]
+
+
 def trial(
-    deployment: Deployment, spec: EvalFileSpec, kind: str, number: int
+    deployment: Deployment,
+    spec: EvalFileSpec,
+    kind: str,
+    number: int,
+    takes_truth: bool,
 ) -> dict[str, object]:
     """Carry out one trial and return its row."""
     draw = random.Random(f"{kind}:{number}")
@@ -115,14 +129,15 @@ def trial(
     httpx.post(
         f"{decode}/pd/faults", json=faults_of(kind, draw), trust_env=False
     ).raise_for_status()
-    sides = {
-        PD: ask_all(deployment.url, documents),
-        AGGREGATED: ask_all(deployment.endpoints(Role.PREFILL)[0].url, documents),
-    }
+    ours = ask_all(deployment.url, documents)
+    whole = deployment.endpoints(Role.PREFILL)[0].url
+    theirs = truth(ours, documents) if takes_truth else ask_all(whole, documents)
+    sides = {PD: ours, AGGREGATED: theirs}
     found = judge(spec, TASK, sides, None)
     return {
         "kind": kind,
         "number": number,
+        "baseline": "constructed" if takes_truth else "asked",
         "lost": round(SAMPLES * (found.scores[AGGREGATED] - found.scores[PD])),
         **{name: str(gate.outcome) for name, gate in found.gates.items()},
         "paired_p": found.gates["paired"].verdict.p_value,
@@ -130,7 +145,7 @@ def trial(
     }
 
 
-def run(kind: str, first: int, trials: int, budget_s: float) -> None:
+def run(kind: str, first: int, trials: int, budget_s: float, takes_truth: bool) -> None:
     """Bring the topology up and append a row per trial, until time is up."""
     end_s = time.monotonic() + budget_s
     spec = read_eval("shipped", HERE)
@@ -149,7 +164,7 @@ def run(kind: str, first: int, trials: int, budget_s: float) -> None:
             for number in range(first, first + trials):
                 if time.monotonic() > end_s:
                     break
-                row = trial(deployment, spec, kind, number)
+                row = trial(deployment, spec, kind, number, takes_truth)
                 with RESULTS.open("a") as sink:
                     sink.write(json.dumps(row) + "\n")
                 print(row, flush=True)
@@ -186,10 +201,13 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--budget-s", type=float, default=150.0)
+    parser.add_argument(
+        "--truth", action="store_true", help="do not ask aggregated: it is known"
+    )
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.kind:
-        run(args.kind, args.first, args.trials, args.budget_s)
+        run(args.kind, args.first, args.trials, args.budget_s, args.truth)
     if args.table:
         print(table())
 

@@ -84,6 +84,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--only", default="", help="gates whose name holds this")
     args = parser.parse_args()
     gates: dict[str, Run] = {
         "paired, no noise": lambda rng, n, drop: pairs(rng, n, drop, 0.0),
@@ -95,6 +96,8 @@ def main() -> None:
     print(f"| gate | n | {' | '.join(f'drop {drop:.0%}' for drop in DROPS)} |")
     print(f"|---|---|{'---|' * len(DROPS)}")
     for name, gate in gates.items():
+        if args.only not in name:
+            continue
         for n in (200, 400, 1319):
             rng = np.random.default_rng(n)
             shares = [
