@@ -188,8 +188,11 @@ def test_a_folder_that_is_no_bundle_is_told(tmp_path, capsys):
     assert "holds no bundle" in capsys.readouterr().err
 
 
-def test_pip_is_asked_without_an_index(monkeypatch, tmp_path):
-    """Really asks pip: an empty folder holds no pytest-pd, and no network is used."""
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+def test_no_index_is_asked(hub, monkeypatch, tmp_path):
+    """Really asks pip: an empty folder holds no pytest-pd."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{hub.server_port}/simple")
 
     assert "pip install failed" in wheels.missing_for("pytest-pd", tmp_path)
+    assert hub.asked == []
