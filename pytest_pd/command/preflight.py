@@ -5,6 +5,7 @@ Exit code 0 when nothing stands in its way, 1 when something does.
 examples:
   pytest-pd preflight local_1p1d
   pytest-pd preflight k2_2p1d --cluster my_cluster.yaml
+  pytest-pd preflight k2_2p1d --rehearse          # can it be rehearsed here?
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 
 from pytest_pd.command.shared import add_place, cluster_of, roots_of
 from pytest_pd.errors import PdError
+from pytest_pd.installer.paths import find_program
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.base import Finding, Inspector
 from pytest_pd.provision.compose import fitting, is_assumed, plan_deployment
 from pytest_pd.provision.preflight import harness_findings, refused
 from pytest_pd.provision.reap import owner_of, survivors
+from pytest_pd.provision.rehearse import rehearse
 from pytest_pd.provision.rundir import find_runs, id_of, topologies_of
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_topology
@@ -34,6 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd preflight``."""
     parser.add_argument("names", nargs="+", metavar="NAME|PATH|GLOB")
     add_place(parser)
+    parser.add_argument(
+        "--rehearse", action="store_true", help="look at what a rehearsal needs"
+    )
     parser.add_argument("--run-dir", type=Path, default=Path("runs"))
 
 
@@ -41,10 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """Print one line per finding; say what to do where something is wrong."""
     cluster, roots, bad = cluster_of(args), roots_of(args), 0
     for found in find("topologies", args.names, roots):
-        topology = read_topology(found.path, found.name)
-        plan = plan_deployment(topology, cluster, roots=roots)
+        topology, place = read_topology(found.path, found.name), cluster
+        if args.rehearse:
+            topology, place = rehearse(topology, cluster, installed=is_installed)
+        plan = plan_deployment(topology, place, roots=roots)
         print(f"{plan.name} on {cluster.name}")
-        place = fitting(topology, cluster)
+        place = fitting(topology, place)
         if is_assumed(place):
             print(line_of(other_hardware(topology, cluster)))
             bad += 1
@@ -52,6 +60,11 @@ def run(args: argparse.Namespace) -> int:
             print(line_of(finding))
             bad += finding.ok is False
     return 1 if bad else 0
+
+
+def is_installed(program: str) -> bool:
+    """Tell whether a program, a real router, is on this host."""
+    return find_program(program) is not None
 
 
 def other_hardware(topology: TopologySpec, cluster: ClusterSpec) -> Finding:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
+from pytest_pd.provision.wire import Wire
 from pytest_pd.spec.cluster import ClusterSpec
 
 
@@ -116,6 +117,14 @@ def reach_of(allocation: Allocation, plan: DeploymentPlan) -> Mapping[str, str]:
     if isinstance(allocation, Reached):
         return allocation.reach(plan)
     return allocation.addresses(plan)
+
+
+@runtime_checkable
+class Wired(Protocol):
+    """An allocation whose nodes count the bytes that they receive."""
+
+    def wire(self) -> Wire:
+        """Return what the nodes have received so far, by way."""
 
 
 class Backend(Protocol):

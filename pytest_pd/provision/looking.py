@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan
-from pytest_pd.provision.base import Allocation, Backend
+from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.lease import held
 from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.spec.cluster import ClusterSpec
@@ -32,10 +33,16 @@ def refuse_images(backend: str, plans: Sequence[DeploymentPlan]) -> None:
                 )
 
 
+A = TypeVar("A")
+Allocate = Callable[
+    [ClusterSpec, DeploymentPlan, RunContext], AbstractContextManager[A]
+]
+
+
 @contextmanager
 def looked_at(
-    backend: Backend, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
-) -> Iterator[Allocation]:
+    allocate: Allocate[A], cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
+) -> Iterator[A]:
     """Yield machines to look at, under a lease; nothing of it is left in `run_dir`."""
     run_id = make_run_id()
     run = RunDir(run_dir / f"preflight-{run_id}" / plan.name)
@@ -44,7 +51,7 @@ def looked_at(
     try:
         with (
             held(run.lease, context.lease_ttl_s),
-            backend.allocate(cluster, plan, context) as allocation,
+            allocate(cluster, plan, context) as allocation,
         ):
             yield allocation
     finally:

@@ -82,11 +82,27 @@ def infiniband() -> Dict[str, str]:
     return found
 
 
+def wire() -> Dict[str, Any]:
+    """Return the texts of counters that tell which way bytes came in."""
+    base, rdma = "/sys/class/infiniband", {}
+    for device in os.listdir(base) if os.path.isdir(base) else []:
+        for port in os.listdir(os.path.join(base, device, "ports")):
+            path = os.path.join(
+                base, device, "ports", port, "counters", "port_rcv_data"
+            )
+            rdma["%s/%s" % (device, port)] = read(path)
+    return {
+        "net_dev": read("/proc/net/dev"),
+        "rdma": rdma,
+        "nvlink": output("nvidia-smi", "nvlink", "-gt", "d"),
+    }
+
+
 def read(path: str) -> str:
     """Return a small file's text; empty when it cannot be read."""
     try:
         with open(path) as file:
-            return str(file.read(4096)).strip()
+            return str(file.read(1 << 16)).strip()
     except OSError:
         return ""
 
@@ -119,6 +135,7 @@ def facts(request: Dict[str, Any]) -> Dict[str, Any]:
         "gpus": gpus() if request.get("gpus") else [],
         "gpu_processes": gpu_processes() if request.get("gpus") else [],
         "infiniband": infiniband(),
+        "wire": wire() if request.get("wire") else {},
         "memlock_bytes": limit(resource.RLIMIT_MEMLOCK),
         "open_files": limit(resource.RLIMIT_NOFILE),
         "shm_bytes": free_bytes("/dev/shm"),

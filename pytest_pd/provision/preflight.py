@@ -54,7 +54,7 @@ def local_findings(
     yield from ports(plan, addresses)
     yield open_files(plan)
     yield from storage(plan)
-    if plan.gpus:
+    if plan.gpus and not plan.rehearsal:
         yield gpus(plan)
 
 

@@ -56,6 +56,23 @@ def node_findings(
         yield same_driver(facts)
 
 
+def bad_nodes(cluster: ClusterSpec, facts: Facts) -> dict[str, str]:
+    """Return what is wrong with nodes that can serve nobody, by node.
+
+    Nodes on which no GPU can be asked about at all (another maker's, no tool in
+    PATH) are unknown, not bad, unless their peers do answer.
+    """
+    if not any(said["gpus"] for said in facts.values()):
+        return {}
+    found: dict[str, str] = {}
+    for name, said in facts.items():
+        wrong = [f for f in gpus(name, said, cluster) if f.ok is False]
+        if wrong:
+            text = "; ".join(f"{f.what.partition(': ')[2]}: {f.said}" for f in wrong)
+            found[name] = text
+    return found
+
+
 def machine(name: str, said: Mapping[str, Any]) -> Finding:
     """Tell that a node answers, and what it is."""
     return Finding(name, True, f"{said['machine']}, Python {said['python']}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from pytest_pd.provision.slurm_text import (
 from pytest_pd.provision.slurm_watch import JobWatch
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
+
+LOG = logging.getLogger(__name__)
 
 
 class SlurmBackend:
@@ -61,7 +64,31 @@ class SlurmBackend:
     def allocate(
         self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
     ) -> Iterator[Allocation]:
-        """Yield a running job's nodes; when the block ends the job is gone."""
+        """Yield a running job's nodes; when the block ends the job is gone.
+
+        A job with a node that can serve nobody is given back, and one more is asked
+        for that leaves the node out.
+
+        Raises:
+            ProvisionError: that job has a bad node too, or the allocation is not ours.
+        """
+        with ExitStack() as stack:
+            nodes = stack.enter_context(self.allocated(cluster, plan, context))
+            if bad := nodes.bad_nodes(plan):
+                refuse_bad(cluster, bad)
+                LOG.warning("%s; asked for others", told_bad(bad))
+                stack.close()
+                others = without_nodes(cluster, bad)
+                nodes = stack.enter_context(self.allocated(others, plan, context))
+                if again := nodes.bad_nodes(plan):
+                    refuse_bad(cluster, {**bad, **again}, last=True)
+            yield nodes
+
+    @contextmanager
+    def allocated(
+        self, cluster: ClusterSpec, plan: DeploymentPlan, context: RunContext
+    ) -> Iterator[SlurmAllocation]:
+        """Yield a running job's nodes, whatever state they are in."""
         site = site_of(cluster)
         prepare_folder(site, context)
         with ExitStack() as stack:
@@ -106,10 +133,39 @@ class SlurmBackend:
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
     ) -> Sequence[Finding]:
         """Look at the nodes of a job of its own, which ends with the look."""
-        with looked_at(self, cluster, plan, run_dir) as allocation:
-            assert isinstance(allocation, SlurmAllocation)
+        with looked_at(self.allocated, cluster, plan, run_dir) as allocation:
             busy = allocation.busy_ports(plan)
             return list(node_findings(cluster, plan, allocation.facts(), busy))
+
+
+def told_bad(bad: Mapping[str, str]) -> str:
+    """Return what is wrong with which nodes, as words."""
+    return "Bad node " + ", ".join(f"{name} ({why})" for name, why in bad.items())
+
+
+def refuse_bad(
+    cluster: ClusterSpec, bad: Mapping[str, str], *, last: bool = False
+) -> None:
+    """Refuse bad nodes where no others can be asked for.
+
+    Raises:
+        ProvisionError: we run in somebody's allocation, or it is the second job.
+    """
+    if last or allocation_around(site_of(cluster)):
+        names = ", ".join(bad)
+        raise ProvisionError(
+            f"{told_bad(bad)}.",
+            hint=f"slurm.exclude: [{names}], and tell the administrators of the site",
+        )
+
+
+def without_nodes(cluster: ClusterSpec, bad: Iterable[str]) -> ClusterSpec:
+    """Return the cluster with more nodes left out."""
+    site = site_of(cluster)
+    exclude = tuple(dict.fromkeys((*site.exclude, *bad)))
+    return cluster.model_copy(
+        update={"slurm": site.model_copy(update={"exclude": exclude})}
+    )
 
 
 def prepare_folder(site: SlurmSite, context: RunContext) -> None:

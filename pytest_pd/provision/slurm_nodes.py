@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
@@ -15,8 +16,10 @@ from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.local import launch_request, mark_of
+from pytest_pd.provision.preflight_nodes import bad_nodes
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import last_line
+from pytest_pd.provision.slurm_image import ImageFile, imported, is_registry
 from pytest_pd.provision.slurm_step import JobHandle, SlurmStep, encode, start_step
 from pytest_pd.provision.slurm_text import (
     container_options,
@@ -24,6 +27,7 @@ from pytest_pd.provision.slurm_text import (
     step_argv,
     step_env,
 )
+from pytest_pd.provision.wire import Wire, wire_of
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
 
@@ -52,6 +56,7 @@ class SlurmAllocation:
         self._records = {r["NodeName"]: r for r in records}
         self._steps: list[SlurmStep] = []
         self._facts: dict[str, dict[str, object]] = {}
+        self._images: dict[str, ImageFile] = {}
         self.kept = False
 
     @property
@@ -125,7 +130,19 @@ class SlurmAllocation:
             self._facts = self._ask({})
         return self._facts
 
-    def _ask(self, each: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    def bad_nodes(self, plan: DeploymentPlan) -> dict[str, str]:
+        """Return what is wrong with nodes of the job that cannot serve the plan."""
+        if not plan.gpus or plan.rehearsal:
+            return {}
+        return bad_nodes(self._cluster, self.facts())
+
+    def wire(self) -> Wire:
+        """Return what the nodes have received so far, by way."""
+        return wire_of(self._ask({}, wire=True).values())
+
+    def _ask(
+        self, each: Mapping[str, object], *, wire: bool = False
+    ) -> dict[str, dict[str, object]]:
         """Run `node_facts` on every node, and make sure that all see our files."""
         nonce = self.folder / "nonce"
         nonce.write_text(self._context.run_id)
@@ -133,7 +150,8 @@ class SlurmAllocation:
             "nodes": each,
             "nonce": str(nonce),
             "disk": str(nonce.parent),
-            "gpus": True,
+            "gpus": not wire,
+            "wire": wire,
         }
         hosts = sorted(set(self._nodes.values()))
         done = self._once(hosts, "node_facts.py", json.dumps(request))
@@ -184,8 +202,9 @@ class SlurmAllocation:
         Raises:
             ProvisionError: a secret that it needs is not in the environment.
         """
-        request = launch_request(service, self._context)
         host = self._nodes[service.node]
+        service = self._from_file(service, host)
+        request = launch_request(service, self._context)
         if not container_options(self._site.container, service, ""):
             # engines of our cache are found on nodes too; an image has its own PATH
             request["env"].setdefault("PATH", search_path())
@@ -221,6 +240,20 @@ class SlurmAllocation:
         )
         self._steps.append(step)
         return step
+
+    def _from_file(self, service: ServicePlan, host: str) -> ServicePlan:
+        """Return the service with its image as a file, where the site wants that."""
+        given = self._site.container
+        image = service.image or (given.image if given else None)
+        if not (given and given.import_to and image and is_registry(image)):
+            return service
+        if image not in self._images:
+            client = self._handle.client
+            found = imported(client, self._site, self.job, host, image)
+            self._images[image] = found
+            told = {name: asdict(file) for name, file in self._images.items()}
+            self._run.write_manifest(images=told)
+        return replace(service, image=self._images[image].path)
 
     def _visible(self, host: str, planned: str) -> str:
         """Turn GPU ids of the plan into those that Slurm gave us on this node."""

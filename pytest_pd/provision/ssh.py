@@ -73,7 +73,7 @@ class SshBackend:
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path
     ) -> Sequence[Finding]:
         """Connect to every host of the plan and look at it."""
-        with looked_at(self, cluster, plan, run_dir) as allocation:
+        with looked_at(self.allocate, cluster, plan, run_dir) as allocation:
             assert isinstance(allocation, SshAllocation)
             facts = allocation.facts(plan)
         busy = frozenset((n, p) for n, each in facts.items() for _, p in each["busy"])

@@ -16,12 +16,15 @@ class ContainerSite(Model):
         image: Image, or path of a squashfs file; a topology's image wins.
         mounts: ``SOURCE:TARGET[:FLAGS]``; the run directory is always mounted.
         flags: Further options, for example ``--no-container-mount-home``.
+        import_to: Folder that all nodes see: images of a registry are imported there
+            once (``enroot import``), and every step starts from the file.
     """
 
     image: str | None = None
     mounts: tuple[str, ...] = ()
     workdir: str | None = None
     flags: tuple[str, ...] = ()
+    import_to: str | None = None
 
 
 class SlurmSite(Model):

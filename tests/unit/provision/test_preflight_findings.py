@@ -109,3 +109,10 @@ def test_the_command_says_no_for_hardware_that_is_not_here(capsys, tmp_path):
     assert cli.main(["preflight", "k2_2p1d", "--run-dir", str(tmp_path)]) == 1
 
     assert "NO  hardware: the topology is for gb200" in capsys.readouterr().out
+
+
+def test_what_a_rehearsal_needs_is_here_without_the_hardware(tmp_path, capsys):
+    words = ["preflight", "k2_2p1d", "--rehearse", "--run-dir", str(tmp_path)]
+
+    assert cli.main(words) == 0
+    assert "k2_2p1d@rehearsal on local" in capsys.readouterr().out

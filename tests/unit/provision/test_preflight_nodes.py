@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_pd.plan.model import NodePlan
-from pytest_pd.provision.preflight_nodes import node_findings
+from pytest_pd.provision.preflight_nodes import bad_nodes, node_findings
 from pytest_pd.spec.cluster import ClusterSpec
 from tests.kit import plan_of
 
@@ -102,3 +102,21 @@ def test_numbers_that_a_card_does_not_have_are_none():
 
 def test_a_rehearsal_asks_for_no_gpu():
     assert bad({"gpus": [], "memlock_bytes": 1}, rehearsal=True) == []
+
+
+def test_a_node_whose_gpus_are_sick_can_serve_nobody():
+    sick = {**GPU, "ecc.errors.uncorrected.volatile.total": "2"}
+    facts = {"n01": GOOD, "n02": {**GOOD, "gpus": [GPU] * 3 + [sick]}}
+
+    assert list(bad_nodes(CLUSTER, facts)) == ["n02"]
+    assert "ECC" in bad_nodes(CLUSTER, facts)["n02"]
+
+
+def test_a_node_without_gpus_among_others_is_bad():
+    assert list(bad_nodes(CLUSTER, {"n01": GOOD, "n02": {**GOOD, "gpus": []}})) == [
+        "n02"
+    ]
+
+
+def test_nodes_that_nobody_can_ask_about_gpus_are_not_bad():
+    assert bad_nodes(CLUSTER, {"n01": {**GOOD, "gpus": []}}) == {}

@@ -1,0 +1,31 @@
+"""KV takes the fabric: counters of the nodes show no fall-back to TCP."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_pd.plan.expect import handed_over_bytes
+from pytest_pd.provision.base import Wired
+from pytest_pd.provision.wire import fell_back
+
+PROMPTS = 8
+TOKENS = 400
+
+
+@pytest.mark.correctness
+@pytest.mark.pd_needs("disaggregated", "kv_shape", "pull")
+def test_kv_did_not_fall_back_to_tcp(deployment, ask, prompts):
+    place = deployment.allocation
+    if not isinstance(place, Wired):
+        pytest.skip("nobody counts bytes of nodes here")
+    questions = [prompts.make(i, tokens=TOKENS) for i in range(PROMPTS)]
+
+    before = place.wire()
+    answers = [ask(question.text, max_tokens=2) for question in questions]
+    moved = place.wire().since(before)
+
+    if moved.rdma is None and moved.nvlink is None:
+        pytest.skip("the nodes have no counters of a fabric: there is only TCP")
+    tokens = [answer.usage["prompt_tokens"] for answer in answers]
+    kv_bytes = sum(handed_over_bytes(deployment.plan.expected, n) for n in tokens)
+    assert fell_back(moved, kv_bytes) == ""
