@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint soak fuzz power clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -21,13 +21,28 @@ demo: $(STAMP)
 
 # What depends on nothing runs on all cores; what starts services runs alone.
 test: $(STAMP) lint
-	$(BIN)/pytest tests/unit tests/golden tests/plugin -n auto -p no:randomly -q --timeout 300 $(TESTFLAGS)
+	$(BIN)/pytest tests/unit tests/fuzz tests/golden tests/plugin -n auto -p no:randomly -q --timeout 300 $(TESTFLAGS)
 	$(BIN)/pytest tests/contract tests/e2e -p no:randomly -q --timeout 900 --durations=15 $(TESTFLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One hour of mixed load with a fault every minute. MINUTES=5 for a short one.
+MINUTES ?= 60
+soak: $(STAMP)
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(SOAKFLAGS)
+
+# 20 CPU-minutes for each parser. SECONDS_EACH=60 for a short one.
+SECONDS_EACH ?= 1200
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/long.py --seconds $(SECONDS_EACH)
+
+# The fault matrix anew, then its page.
+power: $(STAMP)
+	$(BIN)/python benchmarks/power/run.py --again
+	$(BIN)/python benchmarks/power/page.py
 
 clean:
 	rm -rf $(VENV) build dist

@@ -26,11 +26,15 @@ def secrets_in(
 ) -> tuple[str, ...]:
     """Return the values of variables whose names promise a secret, longest first.
 
+    Passwords inside of URLs are secret in whatever variable they stand.
+
     Args:
         also: Further names whose values are secret whatever they are called.
     """
     named = frozenset(also)
     found = {v for name, v in environ.items() if NAME.search(name) or name in named}
+    for value in environ.values():
+        found |= {pair.partition(":")[2] for pair in IN_URL.findall(value)}
     return tuple(sorted((v for v in found if len(v) >= SHORTEST), key=len)[::-1])
 
 

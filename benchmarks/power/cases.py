@@ -29,6 +29,8 @@ class Case:
         must: Checks that have to be red.
         blind: Why no check can see it; empty where one must.
         reports: Public reports of users who met it.
+        alone: Only the checks that must catch it are run: others would use up its
+            first requests.
         more: Suites run besides correctness; with accuracy at level ``standard``.
     """
 
@@ -40,6 +42,7 @@ class Case:
     blind: str = ""
     reports: str = ""
     more: tuple[str, ...] = ()
+    alone: bool = False
     topology: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -98,13 +101,22 @@ def _case(
 
 
 ENGINE_CASES = (
-    engine("kv-bit-flip-files", "kv_bit_flip", *WRONG, base="files",
+    engine("kv-bit-flip-files", "kv_bit_flip",
+           "test_no_accuracy_is_lost_against_aggregated",
+           "test_answers_are_identical_at_temperature_0",
+           "test_answers_stay_right_over_many_requests", *WRONG, base="files",
            reports="sglang#30433", more=(RECALL,)),
     engine("kv-bit-flip-pull", "kv_bit_flip", *WRONG, layer=3, head=1,
            reports="vllm#42898"),
     engine("kv-bit-flip-after-100", "kv_bit_flip", "test_answers_are_right",
            after=100, reports="sglang#23020", more=(RECALL,)),
-    engine("kv-swap-pull", "kv_swap", *WRONG, reports="TensorRT-LLM#17334"),
+    engine("kv-bit-flip-drift", "kv_bit_flip",
+           "test_accuracy_does_not_drift_over_the_run", after=100, alone=True,
+           more=(RECALL,), reports="sglang#23020"),
+    engine("kv-swap-pull", "kv_swap",
+           "test_requests_beside_each_other_do_not_mix",
+           "test_stream_says_what_the_whole_answer_says", *WRONG,
+           reports="TensorRT-LLM#17334"),
     engine("kv-swap-files-after-20", "kv_swap", *WRONG, base="files", after=20,
            more=(RECALL,)),
     engine("kv-stale", "kv_stale", *WRONG, more=(RECALL,)),
@@ -115,9 +127,11 @@ ENGINE_CASES = (
     engine("kv-not-sent-files", "kv_not_sent", *HANDED, base="files",
            place="prefill", reports="vllm#26896"),
     engine("kv-late", "kv_late", *LATE, reports="dynamo#1314, vllm#52607"),
-    engine("recompute-files", "silent_recompute", *HANDED, base="files",
+    engine("recompute-files", "silent_recompute",
+           "test_decode_logs_the_hit", *HANDED, base="files",
            reports="vllm#26896"),
-    engine("recompute-pull", "silent_recompute", *HANDED, reports="vllm#26896"),
+    engine("recompute-pull", "silent_recompute",
+           "test_bytes_are_those_of_the_models_shape", *HANDED, reports="vllm#26896"),
     engine("recompute-after-20", "silent_recompute", *HANDED, after=20),
     engine("recompute-lying-files", "silent_recompute",
            "test_decode_uses_the_files_of_prefill", base="files", metrics="lying",
@@ -130,9 +144,12 @@ ENGINE_CASES = (
            reports="vllm#47136"),
     engine("prefill-also-decodes", "prefill_also_decodes",
            "test_decode_generates_the_answer", place="prefill"),
-    engine("http-500", "http_error", every=3, status=500, reports="vllm#30975"),
-    engine("http-404", "http_error", status=404, place="prefill"),
-    engine("http-429", "http_error", every=2, status=429,
+    engine("http-500", "http_error",
+           "test_whole_answer", every=3, status=500, reports="vllm#30975"),
+    engine("http-404", "http_error",
+           "test_whole_answer", status=404, place="prefill"),
+    engine("http-429", "http_error",
+           "test_whole_answer", every=2, status=429,
            reports="InferenceX#357"),
     engine("stall-sometimes", "stall", "test_no_answer_is_held_up", every=25,
            after=5, reports="sglang#6320"),
@@ -164,7 +181,9 @@ ENGINE_CASES = (
            "test_memory_of_the_workers_comes_to_rest"),
     engine("metrics-frozen", "metrics_frozen", *HANDED,
            reports="tt-inference-server#4356"),
-    engine("metrics-frozen-prefill", "metrics_frozen", place="prefill"),
+    engine("metrics-frozen-prefill", "metrics_frozen",
+           "test_prefill_computes_the_prompts",
+           "test_repeat_hits", place="prefill"),
     engine("slow-start", "slow_start", ALIVE, seconds=20.0,
            topology={"budgets": {"ready_s": 4}}, reports="llm-d-benchmark#91"),
     engine("crash-at-start", "crash_at_start", ALIVE),
@@ -174,7 +193,9 @@ ENGINE_CASES = (
 )  # fmt: skip
 
 ROUTER_CASES = (
-    router("bypass-prefill", "bypass_prefill", "test_prefill_computes_the_prompts",
+    router("bypass-prefill", "bypass_prefill",
+           "test_answers_name_a_prefill_and_a_decode_worker",
+           "test_prefill_computes_the_prompts",
            reports="dynamo#3774"),
     router("pin-worker", "pin_worker", *UNEVEN, base="pairs",
            reports="vllm router#174"),
@@ -188,7 +209,8 @@ ROUTER_CASES = (
     router("kv-params-dropped", "kv_params_dropped", *HANDED),
     router("kv-params-stale", "kv_params_stale", *WRONG),
     router("router-kv-late", "kv_late", *LATE),
-    router("router-status", "status", status=503, every=5,
+    router("router-status", "status",
+           "test_whole_answer", status=503, every=5,
            reports="pytorch#172616"),
     router("router-sse-error", "sse_error", *STREAM, reports="vllm#57519"),
     router("router-cut", "cut", *STREAM),
@@ -203,7 +225,8 @@ ROUTER_CASES = (
     router("router-stall", "stall", "test_no_answer_is_held_up", seconds=5.0,
            every=20, after=15, reports="dynamo#11914"),
     router("router-exit", "exit", ALIVE, after=6, status=0),
-    router("router-metrics-frozen", "metrics_frozen", *ROUTED),
+    router("router-metrics-frozen", "metrics_frozen",
+           "test_router_and_workers_agree", *ROUTED),
     router("router-metrics-doubled", "metrics_doubled", *ROUTED),
     router("router-ready-lie", "ready_lie",
            "test_the_router_tells_that_a_role_is_gone", more=(RESILIENCE,),

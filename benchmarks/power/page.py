@@ -32,7 +32,9 @@ by `benchmarks/power/run.py`; the rows with all their cells are in
 `benchmarks/power/results.jsonl`. This page is written by `benchmarks/power/page.py`.
 Bold checks must catch the fault: without them the row is a failure. "Found after" is
 the time of tests up to the end of the first red one, on two cores with the load that
-is named. `bring_up` is no test: the topology did not come up, or a service died.
+is named. A row with * ran the checks that must catch its fault and a few basic ones;
+the others ran all of `suites/correctness`. `bring_up` is no test: the topology did
+not come up, or a service died.
 """
 
 NEVER_RED: Mapping[str, str] = {
@@ -123,8 +125,9 @@ def _fault(case: Case, row: Row) -> str:
     text = f"`{case.fault['kind']}`" + (f" {options}" if options else "")
     seconds = "-" if row["detect_s"] is None else f"{row['detect_s']:.1f} s"
     made = f"{row['commit']}, {row['utc'][:16]}, load {row['load']}"
+    star = "*" if row.get("focus") else ""
     return (
-        f"| `{case.id}`: {text} | {case.place}, {case.base} | {shown}{more} | "
+        f"| `{case.id}`{star}: {text} | {case.place}, {case.base} | {shown}{more} | "
         f"{seconds} ({made}) | {case.reports or '-'} |"
     ).replace("test_", "")
 

@@ -36,6 +36,12 @@ from pytest_pd.report.outcome import TestOutcome, settled  # noqa: E402
 RESULTS = Path(__file__).with_name("results.jsonl")
 CLEAN = Path(__file__).with_name("clean.jsonl")
 SUITES = ("suites/correctness",)
+BASIC = (
+    "test_whole_answer",
+    "test_stream_ends_with_done_and_usage",
+    "test_streams_bring_every_token_once",
+    "test_answers_are_right",
+)
 LIMIT_S = 400.0
 BAD = ("failed", "invalid", "error", "blocked")
 
@@ -47,13 +53,14 @@ def main() -> int:
         return clean_runs(args.clean, args.base, end_s)
     wanted = set(args.only.split(",")) if args.only else None
     done = set() if args.again or wanted else {row["case"] for row in rows(RESULTS)}
-    for case in CASES:
+    part, parts = map(int, args.part.split("/"))
+    for case in CASES[part::parts]:
         if (wanted and case.id not in wanted) or case.id in done:
             continue
         if time.monotonic() > end_s:
             print("time is over; start again to go on")
             break
-        row = one(case)
+        row = one(case, focus=args.focus)
         keep(RESULTS, row)
         print(f"{case.id:26} {row['wall_s']:6.1f} s  {summary(case, row)}", flush=True)
     return 0
@@ -65,6 +72,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="run all cases anew")
     parser.add_argument("--clean", type=int, default=0, help="runs without a fault")
     parser.add_argument("--base", default="", help="of clean runs; else each in turn")
+    parser.add_argument("--part", default="0/1", help="1/3: each third, from 1")
+    parser.add_argument(
+        "--focus", action="store_true", help="run the checks that must catch and BASIC"
+    )
     parser.add_argument("--for", dest="seconds", type=float, default=1e9)
     return parser.parse_args()
 
@@ -84,18 +95,23 @@ def clean_runs(count: int, base: str, end_s: float) -> int:
     return red
 
 
-def one(case: Case) -> dict[str, Any]:
+def one(case: Case, *, focus: bool) -> dict[str, Any]:
     """Run one case and return its row."""
-    return {"case": case.id, **measure(topology_of(case), [*SUITES, *case.more])}
+    checks = sorted({*BASIC, *case.must} - {ALIVE}) if focus else []
+    checks = list(case.must) if case.alone else checks
+    row = measure(topology_of(case), [*SUITES, *case.more], checks)
+    return {"case": case.id, "focus": focus or case.alone, **row}
 
 
-def measure(topology: Mapping[str, Any], suites: Sequence[str]) -> dict[str, Any]:
+def measure(
+    topology: Mapping[str, Any], suites: Sequence[str], checks: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run suites on a topology and return what happened in each check."""
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pd-power-") as name:
         folder = Path(name)
         (folder / "faulty.yaml").write_text(yaml.safe_dump(dict(topology)))
-        code = run_pytest(folder, suites)
+        code = run_pytest(folder, suites, checks)
         wall_s = time.monotonic() - begun_s
         outcomes = read_outcomes(folder / "run" / "results.jsonl")
     return {
@@ -110,7 +126,7 @@ def measure(topology: Mapping[str, Any], suites: Sequence[str]) -> dict[str, Any
     }
 
 
-def run_pytest(folder: Path, suites: Sequence[str]) -> int:
+def run_pytest(folder: Path, suites: Sequence[str], checks: Sequence[str]) -> int:
     """Run pytest in `folder`; 124 when it was ended for taking too long."""
     argv = [sys.executable, "-m", "pytest", *(str(ROOT / suite) for suite in suites)]
     argv += ["--pd-topology", str(folder / "faulty.yaml")]
@@ -118,6 +134,7 @@ def run_pytest(folder: Path, suites: Sequence[str]) -> int:
     level = "standard" if accuracy else "quick"
     argv += ["--pd-run-dir", str(folder / "run"), "--pd-level", level]
     argv += ["--pd-share-nodes", "-p", "no:cacheprovider", "-p", "no:randomly", "-q"]
+    argv += ["-k", " or ".join(checks)] if checks else []
     marks = "correctness or accuracy or fault"
     argv += ["-m", marks] if any("resilience" in str(s) for s in suites) else []
     with (folder / "out.txt").open("wb") as sink:

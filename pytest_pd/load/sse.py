@@ -21,6 +21,8 @@ _NEWLINE = re.compile(rb"\r\n|\n|\r")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _ESCAPED = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
 _LEAD = b"data: "
+MOST_TOKENS = 2**31
+"""A record's column holds no more; no answer has so many."""
 _TRAIL = b"\n\n"
 
 
@@ -168,13 +170,17 @@ class AnswerReader:
             return
         try:
             message = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer.error = f"not JSON: {data[:200]!r}"
             return
         if not isinstance(message, dict) or message.get("error"):
             answer.error = error_text(message)
             return
-        flags, tokens, text = _read_message(answer, message)
+        try:
+            flags, tokens, text = _read_message(answer, message)
+        except (AttributeError, TypeError):
+            answer.error = f"no event of this API: {data[:200]!r}"
+            return
         if flags == Event.CONTENT and not tokens:
             self._template.learn(data, text)
         self._ends.append(np.array([end], "i8"))
@@ -241,7 +247,9 @@ def _read_usage(
 
 def _count(usage: dict[str, Any], name: str, old: int) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else old
+    if not isinstance(value, int) or isinstance(value, bool):
+        return old
+    return value if abs(value) < MOST_TOKENS else old
 
 
 def _settle_tokens(answer: Answer) -> None:

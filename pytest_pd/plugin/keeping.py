@@ -28,7 +28,7 @@ def folder_of(session: PdSession, topology_id: str) -> Path:
 
 def keep_environment(session: PdSession, topology_id: str) -> None:
     """Write ``environment.json``: versions, host, variables with secrets masked."""
-    text = json.dumps(environment(os.environ), indent=1)
+    text = redact(json.dumps(environment(os.environ), indent=1), session.secrets)
     (folder_of(session, topology_id) / "environment.json").write_text(text)
 
 

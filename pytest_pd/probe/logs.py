@@ -153,10 +153,10 @@ def time_of(line: str, *, year: int | None = None) -> float | None:
     else:
         return None
     try:
-        moment = datetime.fromisoformat(stamp)
-    except ValueError:
+        begun_s = datetime.fromisoformat(stamp).timestamp()
+    except (ValueError, OverflowError):  # no such day, or none that this host can say
         return None
-    return moment.timestamp() + float(f"0.{match['sub'] or 0}")
+    return begun_s + float(f"0.{match['sub'] or 0}")
 
 
 def first_error(logs: Mapping[str, Path]) -> LogError | None:

@@ -101,18 +101,24 @@ def _whole(response: httpx.Response) -> Answer:
 
 
 def from_events(status: int, headers: Mapping[str, str], payloads: list[str]) -> Answer:
-    """Put the answer together from the payloads of ``data:`` lines. Pure."""
-    events = [json.loads(text) for text in payloads if text != "[DONE]"]
+    """Put the answer together from the payloads of ``data:`` lines. Pure.
+
+    What is no JSON object is an error of the stream, and no event.
+    """
+    read = [_event(text) for text in payloads if text != "[DONE]"]
+    events = [event for event in read if event is not None]
     reasons = [reason for event in events if (reason := _reason(event))]
     usages = [event["usage"] for event in events if event.get("usage")]
-    errors = [event["error"] for event in events if event.get("error")]
+    errors = [_error(event["error"]) for event in events if event.get("error")]
+    if len(events) < len(read):
+        errors.append({"message": "an event is no JSON object", "type": "not JSON"})
     return Answer(
         status,
         headers,
         text="".join(map(_text, events)),
         id=str(events[0].get("id", "")) if events else "",
         finish_reason=reasons[-1] if reasons else None,
-        usage=usages[-1] if usages else {},
+        usage=usages[-1] if usages and isinstance(usages[-1], dict) else {},
         events=tuple(events),
         done=bool(payloads) and payloads[-1] == "[DONE]",
         error=errors[0] if errors else None,
@@ -120,15 +126,29 @@ def from_events(status: int, headers: Mapping[str, str], payloads: list[str]) ->
     )
 
 
+def _event(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _error(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {"message": str(found)}
+
+
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    choices = data.get("choices") or [{}]
-    return choices[0] if isinstance(choices[0], dict) else {}
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
 
 
 def _text(data: Mapping[str, Any]) -> str:
     choice = _choice(data)
-    part = choice.get("message") or choice.get("delta") or {}
-    return str(choice.get("text") or part.get("content") or "")
+    part = choice.get("message") or choice.get("delta")
+    content = part.get("content") if isinstance(part, dict) else None
+    return str(choice.get("text") or content or "")
 
 
 def _reason(data: Mapping[str, Any]) -> str | None:
@@ -136,7 +156,12 @@ def _reason(data: Mapping[str, Any]) -> str | None:
 
 
 def _logprobs(data: Mapping[str, Any]) -> tuple[float, ...]:
-    found = _choice(data).get("logprobs") or {}
-    if "token_logprobs" in found:
-        return tuple(p for p in found["token_logprobs"] if p is not None)
-    return tuple(item["logprob"] for item in found.get("content") or ())
+    found = _choice(data).get("logprobs")
+    if not isinstance(found, dict):
+        return ()
+    plain = found.get("token_logprobs")
+    if isinstance(plain, list):
+        return tuple(p for p in plain if isinstance(p, int | float))
+    content = found.get("content")
+    items = content if isinstance(content, list) else []
+    return tuple(i["logprob"] for i in items if isinstance(i, dict) and "logprob" in i)

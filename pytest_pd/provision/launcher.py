@@ -366,7 +366,7 @@ def mask_log(request: "dict[str, Any]", offset: int) -> int:
         longest = max(map(len, secrets))
         with open(request["log"], "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, min(offset, size) - longest))
+            start = file.seek(max(0, offset - longest) if offset <= size else 0)
             text = file.read() if offset != size else b""
             for secret in secrets:
                 at = text.find(secret)

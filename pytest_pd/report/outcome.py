@@ -41,10 +41,18 @@ class TestOutcome:
     def from_record(cls, record: Mapping[str, Any]) -> TestOutcome:
         """Return what `as_record` gave; absent values are empty."""
         word = {name: str(record.get(name, "")) for name in WORDS}
-        return cls(**word, duration_s=float(record.get("duration_s") or 0.0))
+        return cls(**word, duration_s=_seconds(record.get("duration_s")))
 
 
+MOST_S = 1e12
 WORDS = ("nodeid", "topology", "verdict", "when", "reason", "layer")
+
+
+def _seconds(found: object) -> float:
+    """Return a number of a file that may be damaged; 0 for what is none."""
+    if not isinstance(found, int | float) or abs(found) > MOST_S:
+        return 0.0
+    return float(found)
 
 
 def reason_of(longrepr: object) -> str:

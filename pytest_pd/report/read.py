@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from pytest_pd.report.redact import redact, secrets_in
 
 ENTRIES_FILE = "entries.jsonl"
 VERDICT_FILE = "verdict.json"
+DAMAGED = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,11 @@ def _topology(folder: Path, clean: Any) -> TopologyRecord:
 
 def _entries(records: Sequence[Mapping[str, Any]]) -> list[Entry]:
     # a test that ran again replaces what it recorded before
-    found = {str(r["fullname"]): entry_from(r) for r in records if r.get("data")}
+    found: dict[str, Entry] = {}
+    for record in records:
+        with suppress(*DAMAGED):
+            if record.get("data"):
+                found[str(record["fullname"])] = entry_from(record)
     return list(found.values())
 
 

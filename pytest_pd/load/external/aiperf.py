@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.load.external.foreign import ForeignRequest, from_gaps
+from pytest_pd.load.external.foreign import UNREADABLE, ForeignRequest, from_gaps
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
@@ -56,7 +56,7 @@ def read(output: Path) -> list[ForeignRequest]:
             for entry in found
             if entry["metadata"].get("benchmark_phase", "profiling") == "profiling"
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise MeasurementError(
             f"No export of aiperf that can be read: {type(error).__name__} {error}.",
             where=path,

@@ -22,6 +22,12 @@ from pytest_pd.load.result import ENDS_ONLY, Instrument, LoadResult
 from pytest_pd.load.target import Target
 from pytest_pd.load.validity import invalid_reasons
 
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, LookupError),
+    *(AttributeError, OverflowError, RecursionError),
+)
+"""What reading a file of another tool may raise when it is not of that tool."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForeignRequest:

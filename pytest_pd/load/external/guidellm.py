@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.load.external.foreign import ForeignRequest
+from pytest_pd.load.external.foreign import UNREADABLE, ForeignRequest
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
@@ -58,7 +58,7 @@ def read(output: Path) -> list[ForeignRequest]:
             for kind in ("successful", "errored", "incomplete")
             for entry in benchmark["requests"].get(kind) or ()
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise MeasurementError(
             f"No report of guidellm that can be read: {type(error).__name__} {error}.",
             where=path,

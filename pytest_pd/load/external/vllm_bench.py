@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.load.external.foreign import ForeignRequest, from_gaps
+from pytest_pd.load.external.foreign import UNREADABLE, ForeignRequest, from_gaps
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
@@ -54,29 +54,31 @@ def read(output: Path) -> list[ForeignRequest]:
     """
     path = output if output.is_file() else output / RESULT
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        columns = [found[name] for name in DETAIL]
-    except (OSError, ValueError, KeyError) as error:
+        return _requests(json.loads(path.read_text()))
+    except UNREADABLE as error:
         raise MeasurementError(
-            f"No detailed result of vllm bench: {error}.",
+            f"No detailed result of vllm bench: {type(error).__name__} {error}.",
             hint="run it with --save-result --save-detailed",
             where=path,
         ) from error
+
+
+def _requests(found: dict[str, Any]) -> list[ForeignRequest]:
+    columns = [found[name] for name in DETAIL]
     count = len(columns[0])
     errors = found.get("errors") or [""] * count
     texts = found.get("generated_texts") or [""] * count
     queues = found.get("queue_times") or [0.0] * count
+    rows = zip(*columns, errors, texts, queues, strict=True)
     return [
         ForeignRequest(
-            start_s=start,
-            event_s=() if errors[k] else from_gaps(ttft, gaps),
+            start_s=float(start),
+            event_s=() if error else from_gaps(ttft, gaps),
             input_tokens=int(size),
             output_tokens=int(output_size),
-            queue_s=float(queues[k]),
-            text=texts[k],
-            error=errors[k] or "",
+            queue_s=float(queue),
+            text=str(text),
+            error=str(error or ""),
         )
-        for k, (ttft, gaps, start, size, output_size) in enumerate(
-            zip(*columns, strict=True)
-        )
+        for ttft, gaps, start, size, output_size, error, text, queue in rows
     ]
