@@ -1,10 +1,15 @@
 """How often the gate is wrong, by simulation: false alarms and power over K baselines.
 
-One new run against K stored ones. Each metric of each run is log-normal (sigma 0.3,
-200 samples, p50 compared) times a run's own weather (3 % jitter), independent between
-metrics: the hardest case for a whole report. Judged as `report.gate` judges, limit 5 %.
+One new run against K stored ones, 50 metrics with limits of 5 %. Each metric of a run
+is log-normal (sigma 0.3, 200 samples, p50 compared) times the run's own weather. Cases:
 
-    python benchmarks/gate_simulation.py --baselines 5 --seconds 100 --seed 1
+equal    3 % weather, independent between metrics
+shared   3 % weather, half of its variance common to all metrics of a run
+unequal  weather from 1 % to 6 % by metric (log-uniform); the gate assumes 3 % for all
+
+Judged as `report.gate` judges: scatter pooled over metrics, then each figure.
+
+    python -m benchmarks.gate_simulation --case equal --baselines 5 --seconds 100
 
 Prints for each K: reports simulated, share of unchanged reports with any alarm and its
 95 % interval, alarms by metric, and the share of metrics found that got slower by 10
@@ -21,44 +26,67 @@ import time
 
 import numpy as np
 
-from pytest_pd.measure.ratio import compare_runs, statistic_of
+from pytest_pd.measure.pool import pooled
+from pytest_pd.measure.ratio import compare_runs
 from pytest_pd.report.outcome_charts import wilson
 
 METRICS, SAMPLES, SIGMA, JITTER = 50, 200, 0.3, 0.03
 ALPHA, LIMIT = 0.03, 0.05
+CASES = ("equal", "shared", "unequal")
 
 
-def run_of(rng: np.random.Generator, shift: float = 1.0) -> np.ndarray:
-    """Return the samples of one metric in one run."""
-    weather = math.exp(rng.normal(0, JITTER))
-    return np.exp(rng.normal(-3, SIGMA, SAMPLES)) * shift * weather
+def report_of(rng: np.random.Generator, jitters: np.ndarray, shared: float):
+    """Return one run: samples of shape (METRICS, SAMPLES)."""
+    common, own = rng.normal(), rng.normal(size=METRICS)
+    weather = jitters * (math.sqrt(shared) * common + math.sqrt(1 - shared) * own)
+    samples = np.exp(rng.normal(-3, SIGMA, (METRICS, SAMPLES)) + weather[:, None])
+    return np.sort(samples, axis=1)
 
 
-def is_alarm(rng: np.random.Generator, baselines: int, shift: float) -> bool:
+def errors_of(run: np.ndarray) -> np.ndarray:
+    """Return the relative error of each p50: half the log ratio at one deviation."""
+    half = round(math.sqrt(SAMPLES) / 2)
+    middle = SAMPLES // 2
+    return np.log(run[:, middle + half] / run[:, middle - half]) / 2
+
+
+def judged(baseline, new, assumed, metric: int) -> bool:
     """Tell whether the gate calls one metric worse."""
-    old = [run_of(rng) for _ in range(baselines)]
-    new = run_of(rng, shift)
-    logs = [math.log(statistic_of(run, "p50")) for run in old]
-    if statistic_of(new, "p50") <= math.exp(sum(logs) / baselines) * (1 + LIMIT):
-        return False  # below its limit nothing is an alarm: no need for an interval
-    found = compare_runs(old, [new], confidence=1 - 2 * ALPHA / METRICS, jitter=JITTER)
+    found = compare_runs(
+        [run[metric] for run in baseline],
+        [new[metric]],
+        confidence=1 - 2 * ALPHA / METRICS,
+        jitter=assumed.jitter,
+        weight=assumed.weight,
+    )
     return found.low > 1 and found.value > 1 + LIMIT
 
 
-def simulate(baselines: int, seconds: float, seed: int) -> list[int]:
+def simulate(case: str, baselines: int, seconds: float, seed: int) -> list[int]:
     """Return K, reports, reports with an alarm, alarms, tried, found +10 %, +20 %."""
     rng = np.random.default_rng([baselines, seed])
+    shared = 0.5 if case == "shared" else 0.0
     end_s = time.monotonic() + seconds
     reports = alarmed = alarms = tried = 0
     hits = {1.1: 0, 1.2: 0}
+    middle = math.ceil(SAMPLES / 2) - 1
     while time.monotonic() < end_s:
-        found = sum(is_alarm(rng, baselines, 1.0) for _ in range(METRICS))
+        jitters = np.full(METRICS, JITTER)
+        if case == "unequal":
+            jitters = np.exp(rng.uniform(math.log(0.01), math.log(0.06), METRICS))
+        *old, new = (report_of(rng, jitters, shared) for _ in range(baselines + 1))
+        logs = np.log([run[:, middle] for run in old]).T
+        errors = np.array([errors_of(run) for run in old]).T
+        assumed = pooled(logs.tolist(), errors.tolist(), JITTER)
+        # below its limit nothing is an alarm: no need for an interval
+        over = np.log(new[:, middle]) - logs.mean(1) > math.log(1 + LIMIT)
+        found = sum(judged(old, new, assumed[m], m) for m in np.flatnonzero(over))
         reports, alarms = reports + 1, alarms + found
         alarmed += bool(found)
-        if tried < 3 * reports:
-            for shift in hits:
-                hits[shift] += is_alarm(rng, baselines, shift)
-            tried += 1
+        metric = int(rng.integers(METRICS))
+        for shift in hits:
+            hits[shift] += judged(old, new * shift, assumed[metric], metric)
+        tried += 1
     return [baselines, reports, alarmed, alarms, tried, *hits.values()]
 
 
@@ -91,13 +119,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each K")
     parser.add_argument("--baselines", type=int, nargs="+", default=[3, 5, 10])
+    parser.add_argument("--case", choices=CASES, default="equal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--merge", action="store_true", help="add up standard input")
     args = parser.parse_args()
     if args.merge:
         results = merged(sys.stdin.readlines())
     else:
-        results = [simulate(k, args.seconds, args.seed) for k in args.baselines]
+        results = [
+            simulate(args.case, k, args.seconds, args.seed) for k in args.baselines
+        ]
         for counts in results:
             print("counts", *counts)
     print("| K | reports | with an alarm (95 %) | alarms | found +10 % | found +20 % |")

@@ -103,6 +103,6 @@ def _hub_evals(topology: TopologySpec, roots: Roots) -> Iterable[str]:
     from pytest_pd.evals.catalogue import evals_of
 
     on_gpus = "cpu" not in topology.hardware_kinds
-    for spec in evals_of(topology, (), on_gpus=on_gpus, roots=roots).values():
+    for spec in evals_of(topology, {}, on_gpus=on_gpus, roots=roots).values():
         if not (spec.offline or spec.data or spec.include):
             yield from spec.tasks

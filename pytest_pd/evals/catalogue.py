@@ -50,22 +50,34 @@ def read_eval(name: str, roots: Roots) -> EvalFileSpec:
 
 
 def evals_of(
-    topology: TopologySpec, facts: Iterable[str], *, on_gpus: bool, roots: Roots
+    topology: TopologySpec, facts: Mapping[str, bool], *, on_gpus: bool, roots: Roots
 ) -> dict[str, EvalFileSpec]:
     """Return the evals of a topology by name: its own, else by what it serves.
 
     Those whose ``needs`` the topology lacks are left out, unless it names them.
     """
-    have = set(facts)
     if topology.evals:
         named = [
             read_eval(one, roots) if isinstance(one, str) else of_task(topology, one)
             for one in topology.evals
         ]
         return {spec.name: spec for spec in named}
-    usual = SMALL if "known_answers" in have else LARGE if on_gpus else ()
+    usual = SMALL if facts.get("known_answers") else LARGE if on_gpus else ()
     found = [read_eval(name, roots) for name in usual]
-    return {spec.name: spec for spec in found if have.issuperset(spec.needs)}
+    return {spec.name: spec for spec in found if not missing(spec.needs, facts)}
+
+
+def missing(needs: Iterable[str], facts: Mapping[str, bool]) -> tuple[str, ...]:
+    """Return the needed facts that do not hold.
+
+    Raises:
+        SpecError: there is no such fact; names the nearest.
+    """
+    wanted = tuple(needs)
+    for fact in wanted:
+        if fact not in facts:
+            raise SpecError.unknown("needs", fact, facts)
+    return tuple(fact for fact in wanted if not facts[fact])
 
 
 def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import InfrastructureLost, PdError, SpecError
 from pytest_pd.evals.baseline import Subject, find_expected, read_stores
+from pytest_pd.evals.catalogue import missing
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import FOLDER, keep
 from pytest_pd.evals.runner import Job, Side, Tick, run, samples_of
@@ -60,7 +61,7 @@ def evaluate(
     wanted: EvalFileSpec,
     roots: Roots,
     *,
-    facts: Iterable[str] = (),
+    facts: Mapping[str, bool],
     on_tick: Tick = lambda fact: None,
 ) -> Evaluation:
     """Ask all sides, judge every task, and keep it in the topology's run folder.
@@ -106,19 +107,15 @@ def evaluate(
 
 
 def fitting(
-    spec: EvalFileSpec, facts: Iterable[str]
+    spec: EvalFileSpec, facts: Mapping[str, bool]
 ) -> tuple[EvalFileSpec, dict[str, tuple[str, ...]]]:
     """Return the eval without tasks that need what is not there, and what that is.
 
     Raises:
-        SpecError: no task is left.
+        SpecError: no task is left, or a need is no fact.
     """
-    have = set(facts)
-    missing = {
-        name: tuple(fact for fact in task.needs if fact not in have)
-        for name, task in spec.tasks.items()
-    }
-    left_out = {name: facts for name, facts in missing.items() if facts}
+    lacks = {name: missing(task.needs, facts) for name, task in spec.tasks.items()}
+    left_out = {name: facts for name, facts in lacks.items() if facts}
     kept = {name: task for name, task in spec.tasks.items() if name not in left_out}
     if not kept:
         raise SpecError(

@@ -121,6 +121,7 @@ def compare_runs(
     statistic: str = "p50",
     confidence: float = 0.95,
     jitter: float = JITTER,
+    weight: float = JITTER_WEIGHT,
     seed: int = 0,
 ) -> Ratio:
     """Compare runs of samples of one metric.
@@ -130,6 +131,7 @@ def compare_runs(
         statistic: What is compared, see `statistic_of`.
         confidence: Of the two-sided interval.
         jitter: Assumed scatter from run to run; the runs given correct it.
+        weight: Degrees of freedom that the assumption is worth.
 
     Raises:
         MeasurementError: a side is empty, or a statistic is not above 0.
@@ -140,7 +142,7 @@ def compare_runs(
     _check(old, new, statistic)
     rng = np.random.default_rng(seed)
     logs = [_logs(side, statistic) for side in (old, new)]
-    scatter, degrees = run_scatter(logs, jitter)
+    scatter, degrees = run_scatter(logs, jitter, weight)
     share = math.sqrt(1 / len(old) + 1 / len(new))
     runs = scatter * share * rng.standard_t(degrees, DRAWS)
     noise = _sampling(new, statistic, rng) - _sampling(old, statistic, rng) + runs
@@ -159,7 +161,9 @@ def compare_runs(
     )
 
 
-def run_scatter(logs: Sequence[Floats], jitter: float) -> tuple[float, float]:
+def run_scatter(
+    logs: Sequence[Floats], jitter: float, weight: float = JITTER_WEIGHT
+) -> tuple[float, float]:
     """Return scatter from run to run and its degrees of freedom.
 
     What the runs show inside each side, weighed against the assumption: the
@@ -167,8 +171,8 @@ def run_scatter(logs: Sequence[Floats], jitter: float) -> tuple[float, float]:
     """
     degrees = sum(len(side) - 1 for side in logs)
     squares = sum(float(((side - side.mean()) ** 2).sum()) for side in logs)
-    total = degrees + JITTER_WEIGHT
-    return math.sqrt((squares + JITTER_WEIGHT * jitter**2) / total), total
+    total = degrees + weight
+    return math.sqrt((squares + weight * jitter**2) / total), total
 
 
 def has_ratio(samples: Sequence[float], statistic: str) -> bool:
@@ -246,3 +250,10 @@ def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floa
     normal: Floats = rng.normal(samples.mean(), error, DRAWS)
     normal[normal < samples.min()] = samples.min()
     return normal
+
+
+def summarised(run: Run, statistic: str) -> Summary:
+    """Return a run without its samples."""
+    if isinstance(run, Summary):
+        return run
+    return Summary(statistic_of(run, statistic), relative_error(run, statistic))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,15 @@ from glob import glob
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.measure.ratio import Ratio, Run, Summary, compare_runs, has_ratio
+from pytest_pd.measure.pool import Assumed, pooled
+from pytest_pd.measure.ratio import (
+    Ratio,
+    Run,
+    Summary,
+    compare_runs,
+    has_ratio,
+    summarised,
+)
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
@@ -126,8 +135,12 @@ def judge(
         )
     judged = max(1, sum(_identity(entry) in known for entry in entries))
     share = gate.alpha / judged
+    olds = [known.get(_identity(entry), []) for entry in entries]
     lines = tuple(
-        _judge(gate, entry, known.get(_identity(entry), ()), share) for entry in entries
+        _judge(gate, entry, old, share, assumed)
+        for entry, old, assumed in zip(
+            entries, olds, _assumed(gate, entries, olds), strict=True
+        )
     )
     lines += _unjudged(gate, run, entries)
     words = {line.word for line in lines}
@@ -139,7 +152,22 @@ def judge(
     return GateResult(tuple(sorted(lines, key=_rank)), failed)
 
 
-def _judge(gate: GateSpec, entry: Entry, old: Sequence[Run], share: float) -> GateLine:
+def _assumed(
+    gate: GateSpec, entries: Sequence[Entry], olds: Sequence[Sequence[Run]]
+) -> list[Assumed]:
+    """Return the scatter to assume for each entry, learned from all of them."""
+    figures = [
+        [summarised(run, _statistic(gate, entry.metric)) for run in old]
+        for entry, old in zip(entries, olds, strict=True)
+    ]
+    logs = [[math.log(figure.value) for figure in row] for row in figures]
+    errors = [[figure.error for figure in row] for row in figures]
+    return pooled(logs, errors, gate.jitter)
+
+
+def _judge(
+    gate: GateSpec, entry: Entry, old: Sequence[Run], share: float, assumed: Assumed
+) -> GateLine:
     spec = gate.metrics[entry.metric]
     limit, name = spec.max_increase, entry.fullname.removeprefix("pd::")
     if not old:
@@ -151,7 +179,8 @@ def _judge(gate: GateSpec, entry: Entry, old: Sequence[Run], share: float) -> Ga
             [entry.samples],
             statistic=_statistic(gate, entry.metric),
             confidence=confidence,
-            jitter=gate.jitter,
+            jitter=assumed.jitter,
+            weight=assumed.weight,
         )
 
     strict, usual = ratio(1 - 2 * share), ratio(1 - 2 * PASS_TAIL)

@@ -72,8 +72,8 @@ def _verdict(run: RunRecord) -> str:
             (Html(f'<b class="{o.verdict}">{o.verdict}</b>'), o.nodeid, o.reason)
             for o in bad
         ]
-        head = ("verdict", "test", "reason")
-        parts.append(table("Why it is not green", head, rows, wraps=True))
+        names = ("verdict", "test", "reason")
+        parts.append(table("Why it is not green", names, rows, wraps=True))
     told = [
         (name, ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
         for name, counts in sorted(run.told().items())

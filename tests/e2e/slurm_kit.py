@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pd.probe.logs import read_text
@@ -92,7 +92,7 @@ class Session:
 
 
 @contextmanager
-def session(site, root: Path, place: ClusterSpec, nodes: int = 1):
+def session(site, root: Path, place: ClusterSpec, nodes: int = 1, gpus: int = 0):
     """Yield an allocation of some nodes, under a lease."""
     run_id = make_run_id()
     run = RunDir(root / run_id / "toy")
@@ -101,6 +101,8 @@ def session(site, root: Path, place: ClusterSpec, nodes: int = 1):
     plan = plan_of(
         [python(f"s{n}", SLEEPER, node=f"node{n}") for n in range(nodes)], nodes=nodes
     )
+    planned = tuple(replace(n, gpus=gpus, gpus_used=gpus) for n in plan.nodes)
+    plan = replace(plan, nodes=planned)
     with (
         held(run.lease, place.lease_ttl_s),
         backend.allocate(

@@ -1,10 +1,16 @@
 """Allocations: our own, somebody else's, several topologies in one."""
 
+import os
+from hashlib import sha256
+from pathlib import Path
+
 import pytest
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision.slurm import SlurmBackend
+from pytest_pd.provision.slurm_image import imported
 from pytest_pd.provision.slurm_inside import claimed_nodes
+from pytest_pd.spec.site_slurm import ContainerSite
 from tests.e2e.slurm_kit import cluster, running_slurm, session
 from tests.kit import plan_of, python, wait_until
 
@@ -116,3 +122,51 @@ def test_preflight_looks_at_every_node_and_leaves_nothing(site, tmp_path):
     assert len(seen) == 2
     assert site.jobs() == []
     assert list(tmp_path.iterdir()) == []
+
+
+ENROOT = """\
+#!/bin/sh
+echo "$@" >>{said}
+case "$4" in *bad*) echo "manifest unknown" >&2; exit 1 ;; esac
+printf 'squash' >"$3"
+"""
+
+
+@pytest.fixture
+def enroot(tmp_path, monkeypatch):
+    """Put an ``enroot`` on PATH that makes a file of six bytes; yields its diary."""
+    said = tmp_path / "enroot.log"
+    program = tmp_path / "bin" / "enroot"
+    program.parent.mkdir()
+    program.write_text(ENROOT.format(said=said))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return said
+
+
+def test_an_image_is_imported_once_and_its_digest_kept(site, tmp_path, enroot):
+    store = tmp_path / "images"
+    place = cluster(container=ContainerSite(import_to=str(store)))
+    with session(site, tmp_path, place) as here:
+        client, job = here.backend.client, here.allocation.job
+        node = here.start().identity()["node"]
+        found = [
+            imported(client, place.slurm, job, node, "nvcr.io#vllm/vllm:0.32")
+            for _ in range(2)
+        ]
+
+    assert found[0] == found[1]
+    assert Path(found[0].path).read_bytes() == b"squash"
+    assert found[0].sha256 == sha256(b"squash").hexdigest()
+    assert enroot.read_text().count("docker://nvcr.io#vllm/vllm:0.32") == 1
+
+
+def test_an_image_that_cannot_be_imported_is_told(site, tmp_path, enroot):
+    place = cluster(container=ContainerSite(import_to=str(tmp_path / "images")))
+    with (
+        session(site, tmp_path, place) as here,
+        pytest.raises(ProvisionError, match=r"'x/bad:1' cannot be imported on n\d\d"),
+    ):
+        here.allocation.start(python("one", "", image="x/bad:1"))
+
+    assert not list((tmp_path / "images").glob("*.sqsh"))

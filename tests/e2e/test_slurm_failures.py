@@ -1,5 +1,7 @@
 """What goes wrong on a cluster, each tried on a real Slurm: one clear message each."""
 
+import os
+
 import pytest
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError, SpecError
@@ -154,3 +156,50 @@ def test_the_death_of_a_service_is_its_own(site, root):
         wait_until(lambda: process.exit_code() is not None, "the end")
 
         assert process.exit_code() == 7
+
+
+SMI = """\
+#!/bin/sh
+case "$*" in
+  *query-gpu*)
+    for i in 0 1 2 3; do
+      case " {bad} " in *" $SLURMD_NODENAME "*) errors=3 ;; *) errors=0 ;; esac
+      echo "$i, GPU-$i, NVIDIA GB200, 580.1, 4, 189000, 0x0, $errors"
+    done ;;
+esac
+"""
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Let nodes have GPUs, of which those of some nodes have errors."""
+
+    def put(bad):
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(SMI.format(bad=bad))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    return put
+
+
+def test_a_bad_node_is_left_out_of_a_second_job(site, root, smi, caplog):
+    smi("n01")
+    with session(site, root, cluster(), nodes=2, gpus=4) as here:
+        nodes = {here.start(f"on{n}", f"node{n}").identity()["node"] for n in (0, 1)}
+
+    assert "n01" not in nodes
+    assert "Bad node n01 (ECC: uncorrected errors on GPU 0, 1, 2, 3)" in caplog.text
+
+
+def test_a_second_bad_node_ends_it_with_both_named(site, root, smi):
+    smi("n01 n02 n03 n04")
+
+    with (
+        pytest.raises(ProvisionError, match=r"Bad node n01 .*n02") as caught,
+        session(site, root, cluster(), gpus=4),
+    ):
+        pass
+
+    assert "slurm.exclude: [n01, n02]" in caught.value.hint

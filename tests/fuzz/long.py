@@ -3,8 +3,9 @@
     make fuzz                                   # 20 CPU-minutes for each parser
     python tests/fuzz/long.py --seconds 60 --only topology,metrics
 
-Mutations that reach new lines of this package are kept and mutated further. What breaks a parser is written to ``tests/fuzz/corpus/<parser>/``, where
-the short tests find it from then on.
+Mutations that reach new lines of this package are kept and mutated further. What
+breaks a parser is written to ``tests/fuzz/corpus/<parser>/``, where the short tests
+find it from then on.
 """
 
 from __future__ import annotations

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from pytest_pd.errors import SpecError
 from pytest_pd.evals.catalogue import evals_of, metric_of, of_task, read_eval
 from pytest_pd.evals.evaluate import fitting
-from pytest_pd.spec.evals import EvalFileSpec
+from pytest_pd.spec.document import parse_document
+from pytest_pd.spec.evals import EvalFileSpec, EvalGateSpec, EvalTaskSpec
 from pytest_pd.spec.extra import EvalSpec
+from pytest_pd.spec.file import build
 from pytest_pd.spec.locate import HERE, catalogue
 from pytest_pd.spec.topology import TopologySpec
 
 GATE = {"kind": "paired"}
+KNOWS = {"known_answers": True, "prompt_logprobs": False}
+KNOWS_NOT = {"known_answers": False, "prompt_logprobs": True}
 ONE = {"tasks": {"t": {"gates": [GATE]}}}
 
 
@@ -75,7 +82,7 @@ def test_wrong_files_are_refused(content, message):
 
 
 def test_recall_models_get_the_shipped_tasks(make_topology):
-    found = evals_of(make_topology(), {"known_answers"}, on_gpus=True, roots=HERE)
+    found = evals_of(make_topology(), KNOWS, on_gpus=True, roots=HERE)
 
     assert list(found) == ["shipped", "public_rows"]
 
@@ -83,14 +90,14 @@ def test_recall_models_get_the_shipped_tasks(make_topology):
 def test_other_models_on_gpus_get_gsm8k_and_on_cpu_nothing(make_topology):
     topology = make_topology()
 
-    assert list(evals_of(topology, (), on_gpus=True, roots=HERE)) == ["gsm8k"]
-    assert not evals_of(topology, (), on_gpus=False, roots=HERE)
+    assert list(evals_of(topology, KNOWS_NOT, on_gpus=True, roots=HERE)) == ["gsm8k"]
+    assert not evals_of(topology, KNOWS_NOT, on_gpus=False, roots=HERE)
 
 
 def test_a_topology_names_its_own(make_topology):
     topology = make_topology("hellaswag", {"task": "gsm8k", "expected": 0.94})
 
-    found = evals_of(topology, (), on_gpus=False, roots=HERE)
+    found = evals_of(topology, KNOWS_NOT, on_gpus=False, roots=HERE)
 
     assert list(found) == ["hellaswag", "gsm8k"]
     (reference,) = found["gsm8k"].references
@@ -138,7 +145,7 @@ def test_a_task_whose_metric_is_unknown_says_what_to_write():
 
 
 def test_tasks_that_need_what_is_not_there_are_left_out():
-    spec, left_out = fitting(read_eval("shipped", HERE), {"known_answers"})
+    spec, left_out = fitting(read_eval("shipped", HERE), KNOWS)
 
     assert left_out == {"pd_choice": ("prompt_logprobs",)}
     assert "pd_choice" not in spec.tasks
@@ -147,4 +154,32 @@ def test_tasks_that_need_what_is_not_there_are_left_out():
 
 def test_an_eval_of_which_nothing_is_left_is_refused():
     with pytest.raises(SpecError, match="Every task"):
-        fitting(read_eval("mmlu", HERE), ())
+        fitting(read_eval("mmlu", HERE), KNOWS)
+
+
+@pytest.mark.parametrize("model", [EvalFileSpec, EvalTaskSpec, EvalGateSpec])
+def test_every_key_is_documented(model):
+    page = Path(__file__).parents[3] / "docs" / "reference" / "eval-file.md"
+    words = set(re.findall(r"\w+", page.read_text(encoding="utf-8")))
+
+    assert set(model.model_fields) - words == set()
+
+
+def test_the_example_of_the_page_is_the_shipped_file():
+    page = Path(__file__).parents[3] / "docs" / "reference" / "eval-file.md"
+    block = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+
+    shown = build(parse_document(block, page), EvalFileSpec)
+
+    assert shown == read_eval("gsm8k", HERE)
+
+
+def test_a_need_that_is_no_fact_names_the_nearest():
+    spec = EvalFileSpec.model_validate(
+        {"name": "e", "tasks": {"t": {"gates": [GATE], "needs": ["known_answer"]}}}
+    )
+
+    with pytest.raises(SpecError, match="'known_answer' is not known") as caught:
+        fitting(spec, KNOWS)
+
+    assert "'known_answers'" in caught.value.hint

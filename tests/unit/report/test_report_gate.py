@@ -146,3 +146,34 @@ def test_gaps_of_zero_do_not_hide_a_slower_tail(tmp_path):
 
     assert words(judge(gate, gaps("new", 1.0), old)) == [GateWord.PASSED]
     assert words(judge(gate, gaps("slow", 2.0), old)) == [GateWord.WORSE]
+
+
+def test_many_metrics_teach_what_one_cannot(tmp_path):
+    rng = np.random.default_rng(11)
+    metrics = {f"m{i}": {"max_increase": 0.05} for i in range(20)}
+
+    def one(name, slow=()):
+        weather = np.exp(rng.normal(0, 0.01, 20))
+        entries = [
+            entry(
+                metric,
+                [
+                    *(
+                        np.exp(rng.normal(-3, 0.02, 100))
+                        * w
+                        * (1 + 0.1 * (metric in slow))
+                    )
+                ],
+            )
+            for metric, w in zip(metrics, weather, strict=True)
+        ]
+        return read_run(write_run(tmp_path / name, entries=entries, verdict=passed()))
+
+    old = [one(f"b{i}") for i in range(4)]
+    new = one("new", slow=("m3",))
+
+    together = judge(spec(metrics=metrics), new, old)
+    alone = judge(spec(metrics={"m3": metrics["m3"]}, alpha=0.03 / 20), new, old)
+
+    assert [line.name[-2:] for line in together.of(GateWord.WORSE)] == ["m3"]
+    assert words(alone) == [GateWord.TOO_NOISY]

@@ -1,0 +1,110 @@
+"""Run jobs on SSH hosts that share a folder: one process a host, which forks ranks."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_pd.errors import InvalidRun, SpecError
+from pytest_pd.provision.ssh_command import remote_command
+from pytest_pd.refit import launch
+from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.local import reports_of, worker_environment, worker_python
+from pytest_pd.spec.site_ssh import SshHost, SshSite
+
+PORTS = 1000
+"""Meeting points lie in a range of this many ports, by the job's folder."""
+
+
+def host_words(
+    job: Job,
+    worker: Sequence[str],
+    *,
+    node: int,
+    meeting_point: str,
+    import_path: str,
+) -> tuple[str, ...]:
+    """Return what one host runs: its number, where all meet, and its ranks."""
+    port = launch.DEFAULT_PORT + zlib.crc32(job.out_dir.encode()) % PORTS
+    return (
+        *("env", f"MASTER_ADDR={meeting_point}", f"MASTER_PORT={port}"),
+        *(f"PYTHONPATH={import_path}", "PYTHONDONTWRITEBYTECODE=1"),
+        *("OMP_NUM_THREADS=1", "NVSHMEM_MAX_CTAS=2", f"NODE_RANK={node}"),
+        *worker,
+    )
+
+
+def hosts_for(job: Job, hosts: Sequence[SshHost], per_node: int) -> list[SshHost]:
+    """Return the hosts that a job needs, in the inventory's order.
+
+    Raises:
+        SpecError: there are too few, with the arithmetic.
+    """
+    need = -(-job.world // per_node)
+    if len(hosts) < need:
+        raise SpecError(
+            f"{job.name}: {job.world} ranks / {per_node} per host = {need} hosts; "
+            f"the inventory has {len(hosts)}.",
+            hint="add hosts, or raise --per-node",
+        )
+    return list(hosts[:need])
+
+
+def run_ssh(
+    jobs: Sequence[Job],
+    folder: Path,
+    site: SshSite,
+    *,
+    per_node: int = 8,
+    timeout_s: float = 600.0,
+) -> list[list[RankReport]]:
+    """Run jobs one after the other and return their reports in order.
+
+    Args:
+        folder: On a file system that the hosts share with this machine.
+        timeout_s: How long a host may say nothing.
+
+    Raises:
+        SpecError: too few hosts.
+        ProvisionError: a host does not let us in.
+        InfrastructureLost: a host went away.
+        InvalidRun: no rank of a job reported.
+    """
+    python = worker_python()
+    home = worker_environment(folder)["PYTHONPATH"]
+    found = []
+    for job in jobs:
+        out = Path(job.out_dir)
+        out.mkdir(parents=True, exist_ok=True)
+        job = replace(job, rendezvous="env://")
+        job.save(out / "job.json")
+        worker = launch.nursery_argv(out / "job.json", per_node, python=python)
+        hosts = hosts_for(job, site.hosts, per_node)
+        meeting_point = hosts[0].address or hosts[0].host
+
+        def run_host(node: int) -> int:
+            words = host_words(
+                job, worker, node=node, meeting_point=meeting_point, import_path=home
+            )
+            log = out / f"host-{node}.log"
+            with remote_command(site, hosts[node], words, log) as command:
+                return command.wait(timeout_s)
+
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            codes = list(pool.map(run_host, range(len(hosts))))
+        found.append(_reports(job, codes))
+    return found
+
+
+def _reports(job: Job, codes: Sequence[int]) -> list[RankReport]:
+    try:
+        return reports_of(job)
+    except InvalidRun as error:
+        raise InvalidRun(
+            f"{error.fact} The hosts' processes ended with {list(codes)}.",
+            hint=f"is {job.out_dir} the same folder on the hosts, and torch there?",
+            where=Path(job.out_dir) / "host-0.log",
+        ) from error
