@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     "ARCHITECTURE.md": "explanation/architecture.md",
     "CONTRIBUTING.md": "explanation/contributing.md",
+    "SECURITY.md": "explanation/security.md",
 }
 SECTIONS = {
     "Tutorial": "tutorial/*.md",

@@ -39,6 +39,7 @@ def test_every_page_is_in_the_menu(site):
 
     assert missing == []
     assert 'href="explanation/architecture.html"' in menu
+    assert 'href="explanation/security.html"' in menu
 
 
 def test_no_page_loads_anything_from_elsewhere(site):
@@ -54,7 +55,7 @@ def test_no_page_loads_anything_from_elsewhere(site):
 
 def test_a_broken_link_is_an_error(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for name in ("mkdocs.yml", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for name in ("mkdocs.yml", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     page = tmp_path / "docs" / "how-to" / "nightly.md"
     page.write_text(page.read_text() + "\n[gone](../reference/report.md#no-anchor)\n")

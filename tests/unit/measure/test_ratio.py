@@ -21,6 +21,11 @@ from pytest_pd.measure.ratio import (
 RNG = np.random.default_rng(7)
 
 
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order(monkeypatch):
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(7))
+
+
 def runs(count, shift=1.0, jitter=0.02, samples=200):
     return [
         (
@@ -68,7 +73,7 @@ def test_scatter_between_runs_widens_the_interval():
     calm = compare_runs(runs(6, jitter=0.0), runs(6, jitter=0.0))
     rough = compare_runs(runs(6, jitter=0.3), runs(6, jitter=0.3))
 
-    assert rough.high / rough.low > 2 * calm.high / calm.low
+    assert math.log(rough.high / rough.low) > 3 * math.log(calm.high / calm.low)
 
 
 def test_false_alarms_between_runs_with_jitter_are_rare():
