@@ -6,6 +6,7 @@ examples:
   pytest-pd refit run kimi_k2 --scaled tiny      run the CPU twins, check every bit
   pytest-pd refit run kimi_k2 -s 2 --scaled tiny --mutant stride_one     must fail
   pytest-pd refit run kimi_k2 --scaled tiny --launch slurm --out DIR     as Slurm jobs
+  pytest-pd refit run kimi_k2 --scaled tiny --launch ssh --cluster FILE --out DIR
   pytest-pd refit launch kimi_k2 -s 1 --how megatron   Megatron's own benchmark
 """
 
@@ -24,8 +25,11 @@ from pytest_pd.refit import files
 from pytest_pd.spec.locate import split_words
 
 if TYPE_CHECKING:
-    from pytest_pd.refit.job import Job
+    from collections.abc import Sequence
+
+    from pytest_pd.refit.job import Job, RankReport
     from pytest_pd.spec.refit import RefitScenario, RefitSpec
+    from pytest_pd.spec.site_ssh import SshSite
 
 LAUNCHERS = ("sbatch", "salloc", "megatron", "script", "ssh")
 
@@ -79,7 +83,13 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--back", action="store_true", help="run the way back too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep jobs and reports")
     parser.add_argument(
-        "--launch", choices=("local", "slurm"), default="local", help="where"
+        "--launch", choices=("local", "slurm", "ssh"), default="local", help="where"
+    )
+    parser.add_argument(
+        "--cluster", metavar="NAME|PATH", help="cluster file with the hosts of ssh"
+    )
+    parser.add_argument(
+        "--per-node", type=int, default=8, help="ranks per node; not for local"
     )
     parser.add_argument(
         "--slurm-flag", action="append", default=[], metavar="FLAG", help="for srun"
@@ -217,17 +227,46 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="pd-refit-") as scratch:
         folder = args.out or Path(scratch)
         jobs = twin_jobs(spec, scenarios, args.scaled, folder, settings)
-        if args.launch == "slurm":
-            from pytest_pd.refit.slurm import run_slurm
-
-            reports = run_slurm(jobs, folder.resolve(), extra=args.slurm_flag)
-            outcomes = [judged(*pair) for pair in zip(jobs, reports, strict=True)]
-        else:
+        if args.launch == "local":
             outcomes = run_jobs(jobs, folder.resolve(), timeout_s=args.timeout_s)
+        else:
+            reports = _run_elsewhere(args, jobs, folder.resolve())
+            outcomes = [judged(*pair) for pair in zip(jobs, reports, strict=True)]
         if args.out:
             save_outcomes(outcomes, folder / "outcomes.json")
     sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))
     return 0 if all(o.status == "verified" for o in outcomes) else 1
+
+
+def _run_elsewhere(
+    args: argparse.Namespace, jobs: Sequence[Job], folder: Path
+) -> list[list[RankReport]]:
+    if not args.out:
+        raise SpecError(
+            f"{args.launch} needs a folder that its nodes share.", hint="add --out DIR"
+        )
+    if args.launch == "slurm":
+        from pytest_pd.refit.slurm import run_slurm
+
+        flags = args.slurm_flag
+        return run_slurm(jobs, folder, per_node=args.per_node, extra=flags)
+    from pytest_pd.refit.ssh import run_ssh
+
+    site = _ssh_site(args.cluster)
+    return run_ssh(jobs, folder, site, per_node=args.per_node, silent_s=args.timeout_s)
+
+
+def _ssh_site(name: str | None) -> SshSite:
+    from pytest_pd.spec.file import read_cluster
+    from pytest_pd.spec.locate import HERE, find
+
+    if not name:
+        raise SpecError("ssh needs hosts.", hint="add --cluster FILE")
+    (found,) = find("clusters", [name], HERE)
+    site = read_cluster(found.path).ssh
+    if site is None:
+        raise SpecError(f"{name} has no SSH hosts.", hint="add ssh.hosts to it")
+    return site
 
 
 def _plan(args: argparse.Namespace) -> int:

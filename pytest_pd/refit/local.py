@@ -57,7 +57,7 @@ def worker_environment(folder: Path) -> dict[str, str]:
     home = folder / "import"
     home.mkdir(parents=True, exist_ok=True)
     link = home / package.name
-    if not link.exists():
+    with suppress(FileExistsError):
         link.symlink_to(package, target_is_directory=True)
     return {
         **os.environ,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pytest_pd.errors import InvalidRun, SpecError
 from pytest_pd.provision.ssh_command import remote_command
 from pytest_pd.refit import launch
 from pytest_pd.refit.job import Job, RankReport
-from pytest_pd.refit.local import reports_of, worker_environment, worker_python
+from pytest_pd.refit.local import PYTHON_VARIABLE, reports_of, worker_environment
 from pytest_pd.spec.site_ssh import SshHost, SshSite
 
 PORTS = 1000
@@ -59,13 +61,16 @@ def run_ssh(
     site: SshSite,
     *,
     per_node: int = 8,
-    timeout_s: float = 600.0,
+    silent_s: float = 600.0,
 ) -> list[list[RankReport]]:
     """Run jobs one after the other and return their reports in order.
 
+    The interpreter of the hosts is PD_REFIT_PYTHON, else `site.package_python`.
+
     Args:
         folder: On a file system that the hosts share with this machine.
-        timeout_s: How long a host may say nothing.
+        per_node: Ranks per host.
+        silent_s: How long a host may say nothing.
 
     Raises:
         SpecError: too few hosts.
@@ -73,30 +78,43 @@ def run_ssh(
         InfrastructureLost: a host went away.
         InvalidRun: no rank of a job reported.
     """
-    python = worker_python()
-    home = worker_environment(folder)["PYTHONPATH"]
     found = []
     for job in jobs:
-        out = Path(job.out_dir)
-        out.mkdir(parents=True, exist_ok=True)
-        job = replace(job, rendezvous="env://")
-        job.save(out / "job.json")
-        worker = launch.nursery_argv(out / "job.json", per_node, python=python)
         hosts = hosts_for(job, site.hosts, per_node)
-        meeting_point = hosts[0].address or hosts[0].host
-
-        def run_host(node: int) -> int:
-            words = host_words(
-                job, worker, node=node, meeting_point=meeting_point, import_path=home
-            )
-            log = out / f"host-{node}.log"
-            with remote_command(site, hosts[node], words, log) as command:
-                return command.wait(timeout_s)
-
+        started = partial(_run_on_host, job, hosts, folder, site, per_node, silent_s)
+        Path(job.out_dir).mkdir(parents=True, exist_ok=True)
+        replace(job, rendezvous="env://").save(job_path(job))
         with ThreadPoolExecutor(len(hosts)) as pool:
-            codes = list(pool.map(run_host, range(len(hosts))))
+            codes = list(pool.map(started, range(len(hosts))))
         found.append(_reports(job, codes))
     return found
+
+
+def job_path(job: Job) -> Path:
+    """Return where a job's file lies."""
+    return Path(job.out_dir) / "job.json"
+
+
+def _run_on_host(
+    job: Job,
+    hosts: Sequence[SshHost],
+    folder: Path,
+    site: SshSite,
+    per_node: int,
+    silent_s: float,
+    node: int,
+) -> int:
+    python = os.environ.get(PYTHON_VARIABLE) or site.package_python or site.python
+    words = host_words(
+        job,
+        launch.nursery_argv(job_path(job), per_node, python=python),
+        node=node,
+        meeting_point=hosts[0].address or hosts[0].host,
+        import_path=worker_environment(folder)["PYTHONPATH"],
+    )
+    log = Path(job.out_dir) / f"host-{node}.log"
+    with remote_command(site, hosts[node], words, log) as command:
+        return command.wait(silent_s)
 
 
 def _reports(job: Job, codes: Sequence[int]) -> list[RankReport]:

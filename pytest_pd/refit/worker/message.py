@@ -15,6 +15,8 @@ MESSAGE_BYTES = 1 << 20
 One packed message then stays in a second-level cache between packing and sending,
 and the next one is packed while this one travels.
 """
+ALONE_BYTES = 128 << 10
+"""A run of this size is a message of its own, so that it need not be packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,8 @@ def _groups(runs: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     # By sizes alone: both ranks see runs of the same sizes in the same order.
     groups: list[list[torch.Tensor]] = []
     room = 0
-    import os
-    T = int(os.environ.get("PD_T", "1000000000"))
     for run in runs:
-        if run.nbytes >= T:
+        if run.nbytes >= ALONE_BYTES:
             groups.append([run])
             room = 0
             continue

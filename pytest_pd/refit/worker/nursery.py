@@ -66,11 +66,12 @@ def run_job(job: Job, ranks: Iterable[int]) -> bool:
 def ranks_here(job: Job, per_node: int | None) -> range:
     """Return the ranks of this node: all of them without `per_node`.
 
-    Under srun the node's number is SLURM_NODEID.
+    The node's number is NODE_RANK, else SLURM_NODEID, which srun sets.
     """
     if per_node is None:
         return range(job.world)
-    start = int(os.environ.get("SLURM_NODEID", "0")) * per_node
+    node = os.environ.get("NODE_RANK") or os.environ.get("SLURM_NODEID", "0")
+    start = int(node) * per_node
     return range(start, min(start + per_node, job.world))
 
 
