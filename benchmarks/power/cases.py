@@ -70,6 +70,10 @@ BASES: Mapping[str, Mapping[str, Any]] = {
     },
     "pull": {"kv_transfer": {"connector": "pull"}},
     "pairs": PAIRS,
+    "vllm_router": {
+        "kv_transfer": {"connector": "nixl"},
+        "router": {"kind": "vllm_router", "policy": "round_robin"},
+    },
     "sessions": {**PAIRS, "router": {"kind": "proxy", "policy": "consistent_hash"}},
 }
 
@@ -80,7 +84,17 @@ WHOLE = "test_streams_bring_every_token_once"
 UNEVEN = ("test_every_worker_is_used_evenly",)
 ROUTED = ("test_router_sent_every_request_through_both_phases",)
 LATE = ("test_the_hand_over_does_not_hold_requests_up",)
-A1, A2, A3, A4, A5, A6 = "A1", "A2", "A3", "A4", "A5", "A6"
+REFUSED = (
+    "test_malformed_request_is_refused",
+    "test_broken_json_is_refused",
+    "test_context_overflow_is_refused",
+    "test_unknown_path_is_refused",
+)
+UNDER_FIRE = (
+    "test_killed_while_it_streams",
+    "test_killed_while_idle",
+    "test_frozen_while_it_streams",
+)
 
 
 def engine(id: str, kind: str, *must: str, place: str = "decode", **rest: Any) -> Case:
@@ -151,6 +165,18 @@ ENGINE_CASES = (
     engine("http-429", "http_error",
            "test_whole_answer", every=2, status=429,
            reports="InferenceX#357"),
+    engine("clock-step", "clock_step", "test_answers_are_dated_by_our_clock",
+           after=10),
+    engine("models-wrong", "models_wrong", "test_model_is_listed", place="engine"),
+    engine("false-hit", "false_hit", "test_another_prompt_does_not_hit",
+           place="prefill"),
+    engine("wrong-under-fire", "kv_swap", *UNDER_FIRE, every=3, alone=True,
+           more=(RESILIENCE,)),
+    engine("recompute-after-a-death", "silent_recompute",
+           "test_kv_is_right_after_a_death", alone=True, more=(RESILIENCE,)),
+    engine("vllm-router-500", "http_error",
+           "test_log_tells_of_both_phases_of_every_request", base="vllm_router",
+           place="prefill", every=5, after=5, alone=True),
     engine("stall-sometimes", "stall", "test_no_answer_is_held_up", every=25,
            after=5, reports="sglang#6320"),
     engine("stall-always", "stall", *LATE, seconds=1.0),
@@ -201,6 +227,9 @@ ROUTER_CASES = (
            reports="vllm router#174"),
     router("drop-worker", "drop_worker", *UNEVEN, base="pairs", role="prefill",
            reports="production-stack#617"),
+    router("pin-dead-worker", "pin_worker",
+           "test_peers_take_over_from_a_dead_worker", base="pairs", alone=True,
+           more=(RESILIENCE,)),
     router("ignore-session", "ignore_session",
            "test_a_session_stays_on_its_worker", base="sessions",
            reports="vllm router#299"),
@@ -228,6 +257,8 @@ ROUTER_CASES = (
     router("router-metrics-frozen", "metrics_frozen",
            "test_router_and_workers_agree", *ROUTED),
     router("router-metrics-doubled", "metrics_doubled", *ROUTED),
+    router("router-status-lies", "status_lies", *REFUSED,
+           reports="vllm#30975, pytorch#172616"),
     router("router-ready-lie", "ready_lie",
            "test_the_router_tells_that_a_role_is_gone", more=(RESILIENCE,),
            reports="srt-slurm#450"),

@@ -39,10 +39,6 @@ not come up, or a service died.
 
 NEVER_RED: Mapping[str, str] = {
     "test_gpus_of_both_phases_work": "needs GPUs: skipped on these topologies",
-    "test_model_is_listed": "no switch changes the list of models",
-    "test_another_prompt_does_not_hit": "no switch makes a cache hit on another prompt",
-    "test_log_tells_of_both_phases_of_every_request": "the proxy's log names no "
-    "workers: skipped here, it is for vllm-router",
 }
 """Checks that no case turns red, and why; a test holds that there is no other."""
 

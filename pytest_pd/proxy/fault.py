@@ -37,6 +37,7 @@ KINDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "metrics_frozen": ("/metrics stays as it was", ()),
     "metrics_doubled": ("/metrics shows every number twice as big", ()),
     "ready_lie": ("/readiness and /health say that all is well", ()),
+    "status_lies": ("refusals and errors come with status 200", ()),
 }
 """Kind to effect and to the options that it has besides after, every and count.
 

@@ -5,8 +5,9 @@ which options it has; the code at the seam asks `Faults.fire` and does what it i
 To add one: a row in `KINDS`, and its effect where the seam is.
 
 Seams, and what is one event there: ``start`` (the process starts), ``http`` (a call
-comes in), ``submit`` (the engine accepts a request), ``admit`` (KV of a request was
-found elsewhere), ``kv`` (KV leaves or enters this engine), ``step`` (a forward pass),
+comes in), ``models`` (the models are listed), ``submit`` (the engine accepts a
+request), ``lookup`` (the prefix cache is asked), ``admit`` (KV of a request was found
+elsewhere), ``kv`` (KV leaves or enters this engine), ``step`` (a forward pass),
 ``stream`` (a stream begins), ``metrics`` (the page is read).
 """
 
@@ -20,7 +21,18 @@ from typing import Any, Literal
 
 from pytest_pd.errors import SpecError
 
-Seam = Literal["start", "http", "submit", "admit", "kv", "step", "stream", "metrics"]
+Seam = Literal[
+    "start",
+    "http",
+    "models",
+    "submit",
+    "lookup",
+    "admit",
+    "kv",
+    "step",
+    "stream",
+    "metrics",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +72,19 @@ KINDS: Mapping[str, FaultKind] = {
         "the decode engine computes the prompt itself in spite of a hand-over",
         {"metrics": "honest", "pull": False},
     ),
+    "false_hit": FaultKind(
+        "lookup", "the prefix cache takes another prompt's blocks for this one's"
+    ),
     "prefill_also_decodes": FaultKind(
         "submit", "a prefill request generates more than it was asked", {"tokens": 8}
     ),
     "http_error": FaultKind("http", "a request is refused", {"status": 500}),
     "stall": FaultKind("http", "a request waits before it is begun", {"seconds": 5.0}),
     "crash": FaultKind("http", "the process ends at a request", {"code": 1}),
+    "clock_step": FaultKind(
+        "http", "the clock of the process jumps, once", {"seconds": 3600.0}
+    ),
+    "models_wrong": FaultKind("models", "other models are listed than are served"),
     "stream_error": FaultKind("stream", "a stream ends with an error event", _AT),
     "stream_cut": FaultKind("stream", "the connection drops in a stream", _AT),
     "stream_crash": FaultKind(

@@ -92,6 +92,7 @@ class Request:
         external: Prompt tokens that came from another engine.
         claimed: Transferred tokens that a lying engine reports; None for honesty.
         recompute: Whether transferred KV is to be thrown away (a fault).
+        mistaken: Whether its blocks are named without regard to its tokens (a fault).
         prompt_rows: Logprobs of the prompt tokens from the second on.
     """
 
@@ -109,6 +110,7 @@ class Request:
     external: int = 0
     claimed: int | None = None
     recompute: bool = False
+    mistaken: bool = False
     prefilled: bool = False
     aborted: bool = False
     preemptions: int = 0

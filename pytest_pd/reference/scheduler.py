@@ -140,8 +140,9 @@ class Scheduler:
     def _admit(self, request: Request) -> bool:
         """Give a waiting request its blocks; false when there are not enough."""
         size = self._limits.block_size
-        request.hashes = list(block_hashes(request.tokens, size))
         looked_up = self._limits.caching and request.sampling.prompt_logprobs is None
+        request.mistaken = looked_up and bool(self._faults.fire("lookup"))
+        request.hashes = self._hashes(request)
         reusable = request.hashes[: (len(request.tokens) - 1) // size]
         local = self._table.share(reusable) if looked_up else []
         taken = self._table.take(blocks_for(len(request.tokens), size) - len(local))
@@ -156,6 +157,11 @@ class Scheduler:
             self._seek_external(request)
             self._books.admitted(request, looked_up=looked_up)
         return True
+
+    def _hashes(self, request: Request) -> list[bytes]:
+        """Return the names of its whole blocks in the prefix cache."""
+        tokens = [0] * len(request.tokens) if request.mistaken else request.tokens
+        return list(block_hashes(tokens, self._limits.block_size))
 
     def _seek_external(self, request: Request) -> None:
         """Ask the connector, and start to fetch what it has."""
@@ -206,7 +212,7 @@ class Scheduler:
         size = self._limits.block_size
         if request.computed // size == before // size:
             return
-        request.hashes = list(block_hashes(request.tokens, size))
+        request.hashes = self._hashes(request)
         for index in range(before // size, request.computed // size):
             self._table.remember(request.blocks[index], request.hashes[index])
 

@@ -38,9 +38,10 @@ _GRACE_S = 0.3
 def run(argv: Sequence[str]) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     settings = read_settings(flags.parse(argv), os.environ)
-    logs.configure()
+    clock = logs.Clock()
+    logs.configure(clock)
     _log.info("version %s, model %s", VERSION, settings.model_tag)
-    main = _idle(settings) if settings.parallel.headless else _serve(settings)
+    main = _idle(settings) if settings.parallel.headless else _serve(settings, clock)
     asyncio.run(main)
     return 0
 
@@ -53,11 +54,11 @@ async def _idle(settings: Settings) -> None:
     await stop.wait()
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, clock: logs.Clock) -> None:
     sys.setswitchinterval(1e-4)  # an engine's thread must not hold up the stream
     stop = _stop_signal()
     late_s = await _strike_start(Faults(settings.faults))
-    engines, server = _build(settings)
+    engines, server = _build(settings, clock)
     runner = web.AppRunner(
         server.application(),
         handler_cancellation=True,
@@ -130,7 +131,7 @@ def _tell_ready(settings: Settings) -> None:
     uvicorn.info("Application startup complete.")
 
 
-def _build(settings: Settings) -> tuple[list[Engine], Server]:
+def _build(settings: Settings, clock: logs.Clock) -> tuple[list[Engine], Server]:
     """Return engines and the server in front of them."""
     started = time.perf_counter()
     model = Model.load(settings.folder)
@@ -139,7 +140,7 @@ def _build(settings: Settings) -> tuple[list[Engine], Server]:
     if settings.kv_transfer is None or not settings.kv_transfer.pulls:
         families = tuple(f for f in families if not f.name.startswith("vllm:nixl"))
     context = Context(settings.names, tokenizer, settings.max_model_len)
-    server = Server(_front(settings, context), families)
+    server = Server(_front(settings, context, clock), families)
     engines = []
     for rank in settings.parallel.ranks:
         faults = Faults(settings.faults)
@@ -184,7 +185,7 @@ def _options(settings: Settings, rank: int) -> EngineOptions:
     )
 
 
-def _front(settings: Settings, context: Context) -> Front:
+def _front(settings: Settings, context: Context, clock: logs.Clock) -> Front:
     tokens = settings.blocks * settings.block_size
     labels = read_cache_labels() | {
         "block_size": str(settings.block_size),
@@ -203,7 +204,8 @@ def _front(settings: Settings, context: Context) -> Front:
         details=settings.details,
         cache_labels=labels,
         allow_faults=settings.allow_faults,
-        started_s=time.time(),
+        started_s=clock.now_s(),
+        clock=clock,
     )
 
 

@@ -7,7 +7,6 @@ import itertools
 import json
 import secrets
 import threading
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from pytest_pd.reference.call import (
 from pytest_pd.reference.engine import Engine
 from pytest_pd.reference.faults import Fault, Faults
 from pytest_pd.reference.fields import ApiError, Body, read_json
+from pytest_pd.reference.logs import Clock
 from pytest_pd.reference.metrics import (
     EngineMetrics,
     Family,
@@ -63,6 +63,7 @@ class Front:
         details: Whether ``usage`` tells cached tokens.
         cache_labels: Labels of ``vllm:cache_config_info`` but ``engine``.
         allow_faults: Whether ``POST /pd/faults`` exists.
+        clock: What answers are dated by.
     """
 
     context: Context
@@ -72,6 +73,7 @@ class Front:
     cache_labels: dict[str, str]
     allow_faults: bool
     started_s: float
+    clock: Clock
 
 
 class Server:
@@ -191,11 +193,12 @@ class Server:
 
     async def _models(self, _: web.Request) -> web.Response:
         front = self._front
+        struck = bool(self._faults and self._faults[0].fire("models"))
         cards: list[dict[str, object]] = [
             {
-                "id": name,
+                "id": f"not-{name}" if struck else name,
                 "object": "model",
-                "created": int(time.time()),
+                "created": int(front.clock.now_s()),
                 "owned_by": "vllm",
                 "root": front.model_root,
                 "parent": None,
@@ -256,10 +259,10 @@ class Server:
     ) -> web.StreamResponse:
         """Run one call, with its requests aborted if the client leaves."""
         engine, faults = self._engine(http)
-        await strike_before(faults.fire("http"))
+        await strike_before(faults.fire("http"), self._front.clock)
         name = asked_name(http, body, name)
         tokenizer, details = self._front.context.tokenizer, self._front.details
-        writer = Writer(call, tokenizer, name, int(time.time()), details)
+        writer = Writer(call, tokenizer, name, int(self._front.clock.now_s()), details)
         choices = make_choices(call, name)
         mail: Mail = asyncio.Queue()
         for choice in choices:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pytest_pd.reference.faults import Fault
 from pytest_pd.reference.fields import ApiError
+from pytest_pd.reference.logs import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Frame:
 Frames = AsyncIterator[Frame]
 
 
-async def strike_before(faults: Sequence[Fault]) -> None:
+async def strike_before(faults: Sequence[Fault], clock: Clock) -> None:
     """Do what the faults at the seam ``http`` ask for, before the engine is asked.
 
     Raises:
@@ -34,6 +35,8 @@ async def strike_before(faults: Sequence[Fault]) -> None:
         options = fault.options
         if fault.kind == "stall":
             await asyncio.sleep(float(options["seconds"]))
+        elif fault.kind == "clock_step":
+            clock.ahead_s = float(options["seconds"])
         elif fault.kind == "crash":
             os._exit(int(options["code"]))
         elif fault.kind == "http_error":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pytest_pd.probe.openai import CHAT, COMPLETIONS
 
 pytestmark = pytest.mark.correctness
 
+CLOCKS_APART_S = 30.0
 ENDPOINTS = pytest.mark.parametrize("path", [COMPLETIONS, CHAT], ids=["text", "chat"])
 
 
@@ -65,6 +68,15 @@ def test_model_is_listed(client, deployment):
     listed = client.get("/v1/models").json()["data"]
 
     assert deployment.plan.served_model in [model["id"] for model in listed]
+
+
+def test_answers_are_dated_by_our_clock(client, deployment):
+    """Logs of all services are put in order by their own clocks."""
+    request = {"model": deployment.plan.served_model, "prompt": "a", "max_tokens": 2}
+
+    created_s = client.post(COMPLETIONS, json=request).json()["created"]
+
+    assert abs(created_s - time.time()) < CLOCKS_APART_S, "set the clock of its node"
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,12 @@ async def test_faults_cannot_be_changed_unless_allowed(pd):
         url = world.url + "/pd/faults"
         async with world.client.post(url, data='{"kind": "cut"}') as got:
             assert got.status == 404
+
+
+async def test_a_refusal_may_come_as_a_success(pd):
+    async with (
+        faulty(pd, '{"kind": "status_lies"}') as world,
+        world.client.get(world.url + "/v1/nothing") as response,
+    ):
+        assert response.status == 200
+        assert "error" in await response.json()

@@ -452,3 +452,34 @@ def test_a_headless_process_waits_for_its_end(tiny):
         popen.terminate()
 
         assert popen.wait(20) == 0
+
+
+def test_a_clock_jumps_in_answers_and_in_the_log(start_server):
+    fault = '{"kind": "clock_step", "seconds": -86400, "after": 1}'
+    server = start_server("--fault", fault)
+
+    first, second = (
+        server.complete("w001", max_tokens=1).json()["created"] for _ in range(2)
+    )
+
+    assert -86460 <= second - first <= -86340
+
+
+def test_other_models_are_listed_than_are_served(start_server):
+    server = start_server("--fault", '{"kind": "models_wrong", "after": 1}')
+
+    listed = [server.get("/v1/models").json()["data"][0]["id"] for _ in range(2)]
+
+    assert listed[1] == f"not-{listed[0]}"
+
+
+def test_a_false_hit_takes_blocks_of_another_prompt(start_server):
+    fault = '{"kind": "false_hit"}'
+    server = start_server("--fault", fault, "--enable-prompt-tokens-details")
+    one, other = (make_recall(n, length_tokens=100) for n in ("one", "other"))
+
+    server.complete(one.text, max_tokens=4)
+    answer = server.complete(other.text, max_tokens=4).json()
+
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 96
+    assert answer["choices"][0]["text"].split() != other.expected[:4]
