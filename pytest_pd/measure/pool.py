@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 LEAST_METRICS = 8
 """Metrics below which nothing is learned from the others."""
 LEAST_RUNS = 3
+CAUTION = 1.5
+"""Standard errors by which metrics are taken to differ more than they seem to."""
 FLOOR = 0.25
 """Share of the assumed scatter below which no learned one goes."""
 
@@ -80,10 +82,12 @@ def _learn(values: Floats, inside: Floats, jitter: float) -> list[Assumed]:
     others = (between.sum() - between) / (len(between) - 1)
     floor = (FLOOR * jitter) ** 2
     found = []
+    learned = max(weight, 0.0)
     for variance in np.maximum(others, floor):
-        total = JITTER_WEIGHT + max(weight, 0.0)
-        mean = (JITTER_WEIGHT * jitter**2 + max(weight, 0.0) * variance) / total
-        found.append(Assumed(math.sqrt(mean), total))
+        mean = JITTER_WEIGHT * jitter**2 + learned * variance
+        mean /= JITTER_WEIGHT + learned
+        # metrics that differ among themselves are no better known for the guess
+        found.append(Assumed(math.sqrt(mean), max(JITTER_WEIGHT, learned)))
     return found
 
 
@@ -91,14 +95,23 @@ def agreement(variances: Floats, degrees: int) -> float:
     """Return the degrees of freedom that the metrics' common variance is worth.
 
     Few where the variances differ by more than chance: with a common variance their
-    squared coefficient of variation is 2 / degrees.
+    squared coefficient of variation is 2 / degrees. How far they differ is itself
+    uncertain, and taken `CAUTION` standard errors (jackknife) higher than it looks.
     """
-    mean = float(variances.mean())
-    if mean <= 0:
+    if variances.mean() <= 0:
         return 0.0
-    seen = float(variances.var(ddof=1)) / mean**2
-    excess = (seen - 2 / degrees) / (1 + 2 / degrees)
+    seen = _squared_variation(variances)
+    without = np.array(
+        [_squared_variation(np.delete(variances, i)) for i in range(len(variances))]
+    )
+    error = math.sqrt((len(without) - 1) * without.var())
+    excess = (seen + CAUTION * error - 2 / degrees) / (1 + 2 / degrees)
     return math.inf if excess <= 0 else 4 + 2 / excess
+
+
+def _squared_variation(values: Floats) -> float:
+    mean = float(values.mean())
+    return float(values.var(ddof=1)) / mean**2 if mean > 0 else 0.0
 
 
 def independent(residuals: Floats) -> float:

@@ -43,7 +43,7 @@ class GateSpec(Model):
     baseline: Args
     keep: Positive = 10
     metrics: dict[str, LimitSpec] = Field(min_length=1)
-    alpha: Share = 0.03
+    alpha: Share = 0.02
     jitter: Share = 0.03
     fail_on_noise: bool = False
     fail_on_missing: bool = False
