@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pytest_pd.refit.transfer import Transfer
-from pytest_pd.refit.worker.message import Message, Ring, in_turn
+from pytest_pd.refit.worker.message import Message, Ring, Staged, copy_all, in_turn
 from pytest_pd.refit.worker.weights import Weights
 
 
@@ -78,14 +78,14 @@ class P2PEngine:
     def __init__(self) -> None:
         self.meter = Meter()
         self._sends: list[Message] = []
-        self._receives: list[tuple[Message, torch.Tensor]] = []
-        self._local: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._receives: list[Staged] = []
+        self._local: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         self._ring = Ring(())
 
     @property
     def staging_bytes(self) -> int:
-        waiting = [buffer for m, buffer in self._receives if m.whole is None]
-        return int(sum(buffer.nbytes for buffer in waiting)) + self._ring.nbytes
+        waiting = [each for each in self._receives if each.message.whole is None]
+        return int(sum(each.buffer.nbytes for each in waiting)) + self._ring.nbytes
 
     def prepare(
         self, plan: Sequence[Transfer], source: Weights, target: Weights
@@ -96,7 +96,8 @@ class P2PEngine:
         for transfer in plan:
             read, write = ends(transfer, source, target, rank)
             if read is not None and write is not None:
-                self._local.append((read, write))
+                self._local[0].append(read)
+                self._local[1].append(write)
             elif read is not None:
                 out[transfer.target].append(read)
             elif write is not None:
@@ -107,28 +108,32 @@ class P2PEngine:
             whole = message.whole
             if whole is None:
                 whole = message.runs[0].new_empty(message.elements)
-            self._receives.append((message, whole))
+            self._receives.append(Staged.of(message, whole))
 
     def refit(self) -> None:
-        arriving = [self._receive(*each) for each in self._receives]
+        arriving = [self._receive(each) for each in self._receives]
         leaving = [work for m in self._sends if (work := self._send(m)) is not None]
-        rank = dist.get_rank()
-        for read, write in self._local:
-            write.copy_(read)
-            self.meter.sent[rank] += read.nbytes
-            self.meter.received[rank] += write.nbytes
-        for (message, buffer), work in zip(self._receives, arriving, strict=True):
+        self._copy_local()
+        for each, work in zip(self._receives, arriving, strict=True):
             if work is not None:
                 work.wait()
-            if message.whole is None:
-                message.unpack(buffer)
+            if each.message.whole is None:
+                each.unpack()
         for work in leaving:
             work.wait()
         self._ring.drain()
 
-    def _receive(self, message: Message, buffer: torch.Tensor) -> dist.Work | None:
-        self.meter.received[message.peer] += buffer.nbytes
-        return dist.irecv(buffer, message.peer, tag=message.tag)
+    def _copy_local(self) -> None:
+        reads, writes = self._local
+        copy_all(writes, reads)
+        rank = dist.get_rank()
+        self.meter.sent[rank] += sum(read.nbytes for read in reads)
+        self.meter.received[rank] += sum(write.nbytes for write in writes)
+
+    def _receive(self, each: Staged) -> dist.Work | None:
+        peer = each.message.peer
+        self.meter.received[peer] += each.buffer.nbytes
+        return dist.irecv(each.buffer, peer, tag=each.message.tag)
 
     def _send(self, message: Message) -> dist.Work | None:
         self.meter.sent[message.peer] += message.nbytes
@@ -140,10 +145,10 @@ class P2PEngine:
         if message.whole is not None:
             return post(message.whole)
         # Every rank has posted its receives before, so a full ring drains by itself.
-        self._ring.send(message, post)
+        self._ring.send(post)
         return None
 
     def close(self) -> None:
         self._sends.clear()
         self._receives.clear()
-        self._local.clear()
+        self._local = ([], [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -15,8 +15,6 @@ MESSAGE_BYTES = 1 << 20
 One packed message then stays in a second-level cache between packing and sending,
 and the next one is packed while this one travels.
 """
-ALONE_BYTES = 128 << 10
-"""A run of this size is a message of its own, so that it need not be packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +41,41 @@ class Message:
     def nbytes(self) -> int:
         return sum(run.nbytes for run in self.runs)
 
-    def pack(self, buffer: torch.Tensor) -> None:
-        """Copy the runs into a flat buffer."""
-        for run, part in self._parts(buffer):
-            part.copy_(run)
+    def parts(self, buffer: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the pieces of a flat buffer that the runs fill, in their shapes."""
+        pieces = buffer.split([run.numel() for run in self.runs])
+        return tuple(
+            piece.view(run.shape) for run, piece in zip(self.runs, pieces, strict=True)
+        )
 
-    def unpack(self, buffer: torch.Tensor) -> None:
-        """Copy a flat buffer into the runs."""
-        for run, part in self._parts(buffer):
-            run.copy_(part)
 
-    def _parts(
-        self, buffer: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        sizes = [run.numel() for run in self.runs]
-        for run, part in zip(self.runs, buffer.split(sizes), strict=True):
-            yield run, part.view(run.shape)
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A message with its place in a buffer, made once: views cost more than copies."""
+
+    message: Message
+    buffer: torch.Tensor
+    parts: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, message: Message, buffer: torch.Tensor) -> Staged:
+        """Give a message the first elements of a flat buffer."""
+        mine = buffer[: message.elements]
+        return cls(message, mine, message.parts(mine))
+
+    def pack(self) -> None:
+        """Copy the runs into the buffer, in one call."""
+        copy_all(self.parts, self.message.runs)
+
+    def unpack(self) -> None:
+        """Copy the buffer into the runs, in one call."""
+        copy_all(self.message.runs, self.parts)
+
+
+def copy_all(into: Sequence[torch.Tensor], out_of: Sequence[torch.Tensor]) -> None:
+    """Copy tensors pair by pair without a turn of the interpreter for each."""
+    if into:
+        torch._foreach_copy_(into, out_of)
 
 
 def _groups(runs: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
@@ -66,10 +83,6 @@ def _groups(runs: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     groups: list[list[torch.Tensor]] = []
     room = 0
     for run in runs:
-        if run.nbytes >= ALONE_BYTES:
-            groups.append([run])
-            room = 0
-            continue
         if run.nbytes > room:
             groups.append([])
             room = MESSAGE_BYTES
@@ -112,30 +125,34 @@ class Ring:
 
     def __init__(self, messages: Sequence[Message], *, slots: int = 4) -> None:
         packed = [m for m in messages if m.whole is None]
-        sizes = [max((m.elements for m in packed), default=0)] * min(slots, len(packed))
-        self._buffers = [packed[0].runs[0].new_empty(size) for size in sizes]
-        self._busy: list[Work | None] = [None] * len(sizes)
-        self._at = 0
+        count = min(slots, len(packed))
+        size = max((m.elements for m in packed), default=0)
+        self._buffers = [packed[0].runs[0].new_empty(size) for _ in range(count)]
+        self._staged = [
+            Staged.of(message, self._buffers[number % count])
+            for number, message in enumerate(packed)
+        ]
+        self._busy: list[Work | None] = [None] * count
+        self._next = 0
 
     @property
     def nbytes(self) -> int:
         return int(sum(buffer.nbytes for buffer in self._buffers))
 
-    def send(
-        self, message: Message, post: Callable[[torch.Tensor], Work | None]
-    ) -> None:
-        """Pack a message into the next slot and post it."""
-        slot = self._at
-        self._at = (slot + 1) % len(self._buffers)
+    def send(self, post: Callable[[torch.Tensor], Work | None]) -> None:
+        """Pack the next message into its slot and post it."""
+        staged = self._staged[self._next]
+        slot = self._next % len(self._buffers)
+        self._next += 1
         self._free(slot)
-        part = self._buffers[slot][: message.elements]
-        message.pack(part)
-        self._busy[slot] = post(part)
+        staged.pack()
+        self._busy[slot] = post(staged.buffer)
 
     def drain(self) -> None:
-        """Wait until all slots are free."""
+        """Wait until all slots are free; the first message is next again."""
         for slot in range(len(self._buffers)):
             self._free(slot)
+        self._next = 0
 
     def _free(self, slot: int) -> None:
         work, self._busy[slot] = self._busy[slot], None

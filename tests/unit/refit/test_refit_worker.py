@@ -19,7 +19,13 @@ except ImportError:
 
 from pytest_pd.refit.worker import probe
 from pytest_pd.refit.worker.engine import Meter
-from pytest_pd.refit.worker.message import MESSAGE_BYTES, Ring, in_turn, messages
+from pytest_pd.refit.worker.message import (
+    MESSAGE_BYTES,
+    Ring,
+    Staged,
+    in_turn,
+    messages,
+)
 from pytest_pd.refit.worker.mutant import MUTANTS
 from pytest_pd.refit.worker.nursery import ranks_here
 from pytest_pd.refit.worker.variants import Parts, own_transfers
@@ -115,8 +121,8 @@ def test_strided_runs_are_packed_and_unpacked():
     (coming,) = messages(0, [target[:, 2:5], target[:, 5:7]])
     buffer = torch.empty(leaving.elements)
 
-    leaving.pack(buffer)
-    coming.unpack(buffer)
+    Staged.of(leaving, buffer).pack()
+    Staged.of(coming, buffer).unpack()
 
     assert leaving.whole is None
     assert (target[:, 2:7] == source[:, 2:7]).all()
@@ -170,8 +176,8 @@ def test_a_slot_waits_once_for_its_last_send():
         works.append(Work())
         return works[-1]
 
-    for message in some:
-        ring.send(message, post)
+    for _ in some:
+        ring.send(post)
     ring.drain()
     ring.drain()
 
