@@ -16,6 +16,7 @@ from pytest_pd.measure.ratio import (
     resampled,
     run_scatter,
     statistic_of,
+    student,
 )
 
 RNG = np.random.default_rng(7)
@@ -100,6 +101,19 @@ def test_scatter_starts_from_the_assumption_and_follows_the_runs():
     assert (none, one) == (0.05, 4)
     assert seen == pytest.approx(np.linspace(-1, 1, 50).std(ddof=1), rel=0.05)
     assert degrees == 53
+
+
+@pytest.mark.parametrize(
+    ("degrees", "tail", "quantile"),
+    [(4, 0.05, 2.1318), (4, 0.0005, 8.6103), (10, 0.025, 2.2281), (30, 0.0005, 3.6460)],
+)
+def test_scatter_between_runs_has_the_tails_of_student(degrees, tail, quantile):
+    """Quantiles as in the tables of any textbook."""
+    drawn = student(float(degrees))
+
+    assert np.quantile(drawn, 1 - tail) == pytest.approx(quantile, rel=0.02)
+    assert drawn.mean() == pytest.approx(0, abs=1e-9)
+    assert len(drawn) == DRAWS
 
 
 def test_drawn_quantiles_are_those_of_real_resamples():
