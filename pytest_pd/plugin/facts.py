@@ -39,9 +39,23 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "reference": plan.engine == "reference",
+        "migrates": claims_migration(plan),
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
         "prompt_logprobs": spec.router is None or spec.router.kind != "vllm_router",
     }
+
+
+MIGRATION = "--migration-limit"
+
+
+def claims_migration(plan: DeploymentPlan) -> bool:
+    """Tell whether requests of a dead worker are promised to go on elsewhere."""
+    for service in plan.services:
+        words = dict(zip(service.argv, service.argv[1:], strict=False))
+        limit = words.get(MIGRATION, "0")
+        if limit.isdigit() and int(limit) > 0:
+            return True
+    return False
 
 
 def is_recall(model_path: str) -> bool:

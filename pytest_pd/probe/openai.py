@@ -91,7 +91,7 @@ def _whole(response: httpx.Response) -> Answer:
     return Answer(
         response.status_code,
         response.headers,
-        text=_text(data),
+        text=text_of(data),
         id=str(data.get("id", "")),
         finish_reason=_reason(data),
         usage=data.get("usage") or {},
@@ -115,7 +115,7 @@ def from_events(status: int, headers: Mapping[str, str], payloads: list[str]) ->
     return Answer(
         status,
         headers,
-        text="".join(map(_text, events)),
+        text="".join(map(text_of, events)),
         id=str(events[0].get("id", "")) if events else "",
         finish_reason=reasons[-1] if reasons else None,
         usage=usages[-1] if usages and isinstance(usages[-1], dict) else {},
@@ -144,7 +144,8 @@ def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def _text(data: Mapping[str, Any]) -> str:
+def text_of(data: Mapping[str, Any]) -> str:
+    """Return the text of an answer or of one event of a stream; empty for none."""
     choice = _choice(data)
     part = choice.get("message") or choice.get("delta")
     content = part.get("content") if isinstance(part, dict) else None

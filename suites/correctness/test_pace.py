@@ -21,8 +21,9 @@ pytestmark = [
 
 PAIRS = 12
 EXTRA_S = 0.25
-EXTRA_TIMES = 10.0
-"""A hand-over costs less than this many times the whole request without it."""
+EXTRA_TIMES = 4.0
+"""A hand-over costs less than the longer of these: so many seconds, and so many times
+the whole request without it."""
 PER_WORKER = 10
 SLOWER_TIMES = 3.0
 SLOWER_S = 0.1
@@ -48,7 +49,7 @@ def test_the_hand_over_does_not_hold_requests_up(ask, ask_aggregated, prompts):
     alone = statistics.median(alone_s)
     extra = statistics.median(split_s) - alone
 
-    assert extra < EXTRA_S + EXTRA_TIMES * alone, (
+    assert extra < max(EXTRA_S, EXTRA_TIMES * alone), (
         f"P/D takes {extra:.3f} s longer than one worker alone ({alone:.3f} s)"
     )
 

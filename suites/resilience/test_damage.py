@@ -28,6 +28,7 @@ DEAD_S = 1.0
 SETTLE_S = 3.0
 """Seconds after which a router must have learnt that a worker is gone."""
 AFTER_PEER = 20
+LONG_TOKENS = 200
 
 
 @pytest.fixture
@@ -156,6 +157,31 @@ def test_peers_take_over_from_a_dead_worker(victim, role, traffic, damage, deplo
     bad = [s for s in later if s.outcome != "right"]
     assert len(later) >= AFTER_PEER, f"peers served {len(later)} requests in a minute"
     assert not bad, f"{SETTLE_S:g} s after the death: {bad[:3]} of {len(later)}"
+
+
+@pytest.mark.pd_needs("migrates", "several_workers")
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_requests_go_on_elsewhere(victim, role, traffic, damage, deployment, record):
+    """Where migration is promised, a client does not notice that a worker died."""
+    if len(deployment.plan.of_role(Role(role))) < 2:
+        pytest.skip(f"there is one {role} worker only")
+    with traffic(tokens=LONG_TOKENS) as flow:
+        assert flow.tokens_in_flight.wait(30), "no token came before the fault"
+        with damage(victim.name, "kill") as at_s:
+            end_s = time.monotonic() + 60.0
+            while flow.count("right", since_s=at_s) < AFTER_PEER:
+                if time.monotonic() > end_s:
+                    break
+                time.sleep(0.05)
+
+    judge(flow)
+    summary, pieces = flow.summary(), [s.pieces for s in flow.seen]
+    under_way = [s for s in flow.seen if s.begun_s < at_s < s.ended_s]
+    assert under_way, "no request was under way when the worker died"
+    assert set(summary) == {"right"}, f"clients saw the death: {summary}"
+    assert set(pieces) == {LONG_TOKENS}, f"tokens were lost or doubled: {set(pieces)}"
+    longest_s = max(s.ended_s - s.begun_s for s in under_way)
+    record([Measurement("migrated_request", (longest_s,), extra={"role": role})])
 
 
 @pytest.mark.pd_needs("kv_shape", "known_answers")
