@@ -19,34 +19,49 @@ TTL_S = 2 * STALL_S
 TOOLS = ("mkfs.ext4", "mount", "fsfreeze")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    with running_slurm(tmp_path_factory.mktemp("slurm"), 4) as made:
-        yield made
-
-
 def order(*words):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of its own, which can be frozen and filled."""
+@pytest.fixture(scope="module")
+def mounted(tmp_path_factory):
+    """Mount a small file system before Slurm starts, whose nodes see older mounts."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     absent = [tool for tool in TOOLS if shutil.which(tool, path=path) is None]
     if absent or os.geteuid() != 0:
-        require("loop-mount", f"root and {', '.join(TOOLS)} are needed to mount a disk")
-    image, place = tmp_path / "image", tmp_path / "disk"
+        yield None
+        return
+    root = tmp_path_factory.mktemp("disk")
+    image, place = root / "image", root / "disk"
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(16 << 20)
     order("/usr/sbin/mkfs.ext4", "-q", "-F", str(image))
-    order("mount", "-o", "loop", str(image), str(place))
+    if subprocess.run(["mount", "-o", "loop", image, place], check=False).returncode:
+        yield None
+        return
     try:
         yield place
     finally:
         order("umount", "--lazy", str(place))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, mounted):
+    with running_slurm(tmp_path_factory.mktemp("slurm"), 4) as made:
+        yield made
+
+
+@pytest.fixture
+def disk(mounted, tmp_path):
+    """A folder on a file system of its own, which can be frozen and filled."""
+    if mounted is None:
+        require("loop-mount", f"root and {', '.join(TOOLS)} have to mount a disk")
+    folder = mounted / tmp_path.name
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @contextmanager
