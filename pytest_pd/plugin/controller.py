@@ -134,6 +134,7 @@ class Controller:
             "without_verdict": list(self.silent()),
             "layers": dict(self.layers),
             "gate": self.gate_word,
+            "gate_lines": self.gate,
         }
         (self.session.run.dir / "verdict.json").write_text(
             json.dumps(verdict, indent=2)

@@ -74,6 +74,7 @@ def _verdict(run: RunRecord) -> str:
         ]
         names = ("verdict", "test", "reason")
         parts.append(table("Why it is not green", names, rows, wraps=True))
+    parts.append(_gate(run))
     told = [
         (name, ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))
         for name, counts in sorted(run.told().items())
@@ -81,6 +82,18 @@ def _verdict(run: RunRecord) -> str:
     head = ("topology", "tests")
     parts.append(table(f"Tests of run {run.run_id}", head, told))
     return "".join(parts)
+
+
+def _gate(run: RunRecord) -> str:
+    """Show the judgement of ``--pd-gate``: in the open when it let nothing pass."""
+    *figures, last = run.gate_lines or ("",)
+    if not last:
+        return ""
+    rows = [tuple(line.split(": ", 1)) for line in figures if ": " in line]
+    if not rows:
+        return f"<p>{escape(last)}</p>"
+    body = table(last, ("outcome", "figure"), rows, wraps=True)
+    return details(last, body) if run.gate == "passed" else body
 
 
 def _plots(points: Sequence[Point], *, several_runs: bool) -> str:

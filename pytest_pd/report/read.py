@@ -158,6 +158,16 @@ class RunRecord:
         return found
 
     @property
+    def gate(self) -> str:
+        """What ``--pd-gate`` said in a word; empty without one."""
+        return str(self.verdict.get("gate") or "")
+
+    @property
+    def gate_lines(self) -> tuple[str, ...]:
+        """A line for each figure that the gate judged, then its summary."""
+        return tuple(map(str, self.verdict.get("gate_lines") or ()))
+
+    @property
     def word(self) -> str:
         """The verdict of the run in one word; green only as ``passed``."""
         counts = self.counts()

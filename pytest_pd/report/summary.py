@@ -47,6 +47,7 @@ def _run(run: RunRecord) -> list[str]:
     lines = [f"## Run {run.run_id}: {headline(run)}", ""]
     lines += _verdicts(run)
     lines += _reasons(run)
+    lines += _gate(run)
     points = points_of([run])
     for topology in run.topologies:
         own = [point for point in points if point.topology == topology.name]
@@ -75,6 +76,18 @@ def _reasons(run: RunRecord) -> list[str]:
     if len(bad) > MOST_LISTED:
         lines.append(f"- and {len(bad) - MOST_LISTED} more")
     return [*lines, ""]
+
+
+def _gate(run: RunRecord) -> list[str]:
+    """Return what the gate says of figures that it did not pass, and its summary."""
+    *figures, last = run.gate_lines or ("",)
+    if not last:
+        return []
+    bad = [line for line in figures if not line.startswith("passed:")]
+    lines = [f"- {_cell(line)}" for line in bad[:MOST_LISTED]]
+    if len(bad) > MOST_LISTED:
+        lines.append(f"- and {len(bad) - MOST_LISTED} more")
+    return [f"**{_cell(last)}**", "", *lines, *([""] if lines else [])]
 
 
 def point_cells(point: Point) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ def headline(run: RunRecord) -> str:
 def _remark(run: RunRecord) -> str:
     if not run.is_finished:
         return " (the run was ended before it could conclude)"
+    if run.gate not in ("", "passed"):
+        return f" (gate: {run.gate})"
     if run.word == "failed" and not any(run.counts().get(word) for word in BAD):
         return f" (pytest ended with exit status {run.verdict['exit_status']})"
     silent = ", ".join(map(str, run.verdict.get("without_verdict", ())))

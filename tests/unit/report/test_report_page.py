@@ -14,6 +14,7 @@ from pytest_pd.report.picture import draw_topology
 from pytest_pd.report.plots import all_plots, steps
 from pytest_pd.report.points import points_of
 from pytest_pd.report.read import read_run
+from pytest_pd.report.summary import summary_markdown
 from pytest_pd.report.svg import Scale, linear_ticks, plot
 from tests.run_kit import PLAN, entry, outcome, passed, write_run
 
@@ -238,3 +239,35 @@ def test_names_of_lines_are_escaped():
 
     assert "<b>" not in drawn
     ET.fromstring(drawn)
+
+
+GATED = ("worse: s/t[c4]::ttft is 1.3 of 5 baseline run(s)", "passed: s/t[c1]::ttft")
+
+
+@pytest.mark.parametrize("word", ["passed", "worse"])
+def test_what_the_gate_said_is_told(tmp_path, word):
+    told = {"gate": word, "gate_lines": [*GATED, f"gate says {word}"]}
+    verdict = passed() | told | {"exit_status": int(word == "worse")}
+    run = read_run(write_run(tmp_path, entries=sweep_entries(), verdict=verdict))
+
+    page, summary = make_page([run], tmp_path), summary_markdown([run])
+
+    check(page)
+    assert "is 1.3 of 5 baseline run(s)" in page
+    assert f"gate says {word}" in page
+    assert (f"<summary>gate says {word}" in page) is (word == "passed")
+    assert f"**gate says {word}**" in summary
+    assert "- worse: s/t[c4]::ttft" in summary
+    assert "passed: s/t[c1]::ttft" not in summary
+    assert (
+        ("(gate: worse)" in page) is ("(gate: worse)" in summary) is (word == "worse")
+    )
+
+
+def test_a_gate_that_could_not_judge_is_told(tmp_path):
+    told = {"gate": "no judgement", "gate_lines": ["gate FAILED: no file <x>"]}
+    verdict = passed() | told | {"exit_status": 1}
+    run = read_run(write_run(tmp_path, entries=sweep_entries(), verdict=verdict))
+
+    assert "gate FAILED: no file &lt;x>" in summary_markdown([run])
+    assert "<p>gate FAILED: no file &lt;x&gt;</p>" in make_page([run], tmp_path)
