@@ -1,16 +1,21 @@
 """Kill pytest at random moments and see how long its services live.
 
-    python benchmarks/kill_pytest.py --count 30
+    python benchmarks/kill_pytest.py --count 100
+    python benchmarks/kill_pytest.py --on ssh --count 30
+    python benchmarks/kill_pytest.py --on slurm --count 30
     python benchmarks/kill_pytest.py --count 5 --signal TERM
 
-Each round runs ``pytest suites/correctness/test_api.py`` on ``local_1p1d`` and sends
-the signal at a random moment of bring-up, tests or teardown. Prints the seconds
-until nothing of the run was left, and fails if anything lives longer than 10 s.
+Each round runs ``pytest suites/correctness/test_api.py`` on ``local_1p1d`` (rehearsed
+over two real sshd hosts, or as a job of a real Slurm, all on loopback) and sends the
+signal at a random moment from its start to the time that a whole run took. A round is
+over when no process and no job of the run has been seen for a second; it fails if
+that takes longer than `--limit`. Rows are appended to `--rows` as they come.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -19,78 +24,185 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pytest_pd.provision.identity import marked_with
-from pytest_pd.provision.rundir import id_of, runs_below
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-SUITE = Path(__file__).parents[1] / "suites" / "correctness" / "test_api.py"
-LIMIT_S = 10.0
+import yaml  # noqa: E402
+
+from pytest_pd.installer.paths import bin_dir  # noqa: E402
+from pytest_pd.provision.identity import marked_with  # noqa: E402
+from pytest_pd.provision.rundir import id_of, runs_below  # noqa: E402
+
+SUITE = ROOT / "suites" / "correctness" / "test_api.py"
+LIMIT_S = {"local": 10.0, "ssh": 45.0, "slurm": 60.0}
+TTL_S = 5.0
+QUIET_S = 1.0
+MOST_S = 180.0
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where pytest is told to go, and what the far side still holds of a run."""
+
+    options: tuple[str, ...]
+    jobs: Callable[[str], list[str]]
+
+
+@contextmanager
+def site_of(kind: str, folder: Path) -> Iterator[Site]:
+    """Start the services of a backend on loopback, for as long as the block lasts."""
+    if kind == "local":
+        yield Site((), lambda run_id: [])
+        return
+    common: dict[str, Any] = {"name": "bench", "backend": kind, "lease_ttl_s": TTL_S}
+    if kind == "ssh":
+        from tests.services_sshd import sshd_hosts
+
+        with sshd_hosts(folder / "sshd", 2) as hosts:
+            place = hosts.site(
+                run_dir=str(folder / "remote"), package_python=sys.executable
+            )
+            section = place.model_dump(mode="json", exclude_defaults=True)
+            yield Site(cluster(folder, common | {"ssh": section}), lambda run_id: [])
+        return
+    from tests.e2e.slurm_kit import RACK
+    from tests.services_slurm import slurm_site
+
+    with slurm_site(folder / "slurm", 4) as made, made.as_default():
+        rack = {**RACK, **common, "nodes": 4, "slurm": {"partition": "batch"}}
+        yield Site(cluster(folder, rack), made.jobs_of)
+
+
+def cluster(folder: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """Write a cluster file and return the options that name it."""
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ("--pd-rehearse", "--pd-cluster", str(path))
+
+
+def start(folder: Path, site: Site) -> subprocess.Popen[bytes]:
     """Start pytest with its runs below `folder`."""
     options = ["--pd-topology", "local_1p1d", "-q", "-p", "no:cacheprovider"]
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest", str(SUITE), *options],
+        [sys.executable, "-m", "pytest", str(SUITE), *options, *site.options],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env={
+            **os.environ,
+            "PATH": f"{bin_dir()}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
     )
 
 
-def left(folder: Path) -> list[int]:
-    """Return the processes of every run below `folder`, pytest apart."""
-    found: set[int] = set()
+def left(folder: Path, site: Site) -> list[str]:
+    """Return processes and jobs of every run below `folder`, pytest apart."""
+    found: set[str] = set()
     for run in runs_below(folder / "runs"):
         if run_id := id_of(run):
-            found |= set(marked_with(f"{run_id}/"))
+            found |= {str(pid) for pid in marked_with(f"{run_id}/")}
+            found |= {f"job {job}" for job in site.jobs(run_id)}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes()
         except OSError:
             continue
         if bytes(folder) in words and int(entry.parent.name) != os.getpid():
-            found.add(int(entry.parent.name))
+            found.add(entry.parent.name)
     return sorted(found)
 
 
-def one_round(delay_s: float, number: int) -> float:
-    """Return the seconds from the signal until nothing was left."""
+def gone_after_s(folder: Path, site: Site) -> float:
+    """Wait until nothing is left, and still nothing is a moment later."""
+    begun_s = last_s = time.monotonic()
+    while time.monotonic() - last_s < QUIET_S:
+        if left(folder, site):
+            last_s = time.monotonic()
+        if last_s - begun_s > MOST_S:
+            break
+        time.sleep(0.05)
+    return last_s - begun_s
+
+
+def one_round(delay_s: float, number: int, site: Site) -> tuple[float, float]:
+    """Return seconds to the signal (or to pytest's end), and until nothing was left."""
     with tempfile.TemporaryDirectory(prefix="pd-kill-") as name:
-        folder = Path(name)
-        child = start(folder)
+        folder, begun_s = Path(name), time.monotonic()
+        child = start(folder, site)
         try:
             child.wait(delay_s)
         except subprocess.TimeoutExpired:
             os.kill(child.pid, number)
-        begun_s = time.monotonic()
+        lived_s = time.monotonic() - begun_s
         child.wait(60)
-        while left(folder) and time.monotonic() - begun_s < 60:
-            time.sleep(0.05)
-        return time.monotonic() - begun_s
+        return lived_s, gone_after_s(folder, site)
+
+
+def rounds(args: argparse.Namespace, site: Site) -> list[float]:
+    """Run all rounds, print and keep each; return seconds until nothing was left."""
+    number = getattr(signal, f"SIG{args.signal}")
+    longest_s = args.longest or one_round(MOST_S, number, site)[0]
+    print(f"{args.on}: a whole run takes {longest_s:.1f} s", flush=True)
+    draw, gone_s = random.Random(args.seed), []
+    end_s = time.monotonic() + args.seconds
+    while len(gone_s) < args.count and time.monotonic() < end_s:
+        delay_s = draw.uniform(0.0, longest_s)
+        lived_s, seconds = one_round(delay_s, number, site)
+        gone_s.append(seconds)
+        print(
+            f"{len(gone_s):3} at {lived_s:5.2f} s: gone in {seconds:5.2f} s", flush=True
+        )
+        keep(args, lived_s, seconds)
+    return gone_s
+
+
+def keep(args: argparse.Namespace, lived_s: float, gone_s: float) -> None:
+    """Append a row to the file of rows, if there is one."""
+    if args.rows is None:
+        return
+    row = {
+        "on": args.on,
+        "signal": args.signal,
+        "at_s": round(lived_s, 2),
+        "gone_s": round(gone_s, 2),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    with args.rows.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--on", choices=sorted(LIMIT_S), default="local")
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--signal", default="KILL")
-    parser.add_argument("--longest", type=float, default=5.0, help="seconds")
+    parser.add_argument("--longest", type=float, default=0.0, help="0: a whole run")
+    parser.add_argument("--limit", type=float, default=0.0, help="0: by backend")
+    parser.add_argument("--for", dest="seconds", type=float, default=1e9)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, default=None)
     args = parser.parse_args()
-    draw = random.Random(args.seed)
-    number = getattr(signal, f"SIG{args.signal}")
-    seconds = []
-    for i in range(args.count):
-        delay_s = draw.uniform(0.0, args.longest)
-        seconds.append(one_round(delay_s, number))
-        print(f"{i + 1:3}  after {delay_s:5.2f} s: gone in {seconds[-1]:5.2f} s")
-    late = sum(each > LIMIT_S for each in seconds)
+    limit_s = args.limit or LIMIT_S[args.on]
+    with (
+        tempfile.TemporaryDirectory(prefix="pd-far-") as name,
+        site_of(args.on, Path(name)) as site,
+    ):
+        seconds = rounds(args, site)
+    late = sum(each > limit_s for each in seconds)
     print(
-        f"{args.count} x SIG{args.signal}: median {statistics.median(seconds):.2f} s, "
-        f"longest {max(seconds):.2f} s, over {LIMIT_S:g} s: {late}; "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"{args.on}: {len(seconds)} x SIG{args.signal}: nothing left after median "
+        f"{statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s, "
+        f"over {limit_s:g} s: {late}; load {os.getloadavg()[0]:.1f}"
     )
     return 1 if late else 0
 

@@ -161,7 +161,7 @@ ENGINE_CASES = (
     engine("http-500", "http_error",
            "test_whole_answer", every=3, status=500, reports="vllm#30975"),
     engine("http-404", "http_error",
-           "test_whole_answer", status=404, place="prefill"),
+           "test_whole_answer", status=404, every=3, place="prefill"),
     engine("http-429", "http_error",
            "test_whole_answer", every=2, status=429,
            reports="InferenceX#357"),
