@@ -135,7 +135,19 @@ def _plain(
         _refuse_duplicates(node, place, path)
         loader.flatten_mapping(node)
         return _mapping(loader, node, place, lines, path)
-    return loader.construct_object(node)
+    return _value(loader, node, path)
+
+
+def _value(loader: _Loader, node: yaml.Node, path: Path) -> Any:
+    """Return what a scalar stands for; some look like numbers and are none."""
+    try:
+        return loader.construct_object(node)
+    except (ValueError, OverflowError) as error:
+        line = node.start_mark.line + 1
+        raise SpecError(
+            f"{path}:{line}: {node.value!r} cannot be read: {error}.",
+            hint="write it in quotes if it is a text",
+        ) from error
 
 
 def _mapping(
@@ -147,7 +159,7 @@ def _mapping(
 ) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node)
+        key = _value(loader, key_node, path)
         inner = (*place, key)
         lines[inner] = key_node.start_mark.line + 1
         found[key] = _plain(loader, value_node, inner, lines, path)

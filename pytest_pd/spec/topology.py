@@ -57,7 +57,7 @@ class TopologySpec(Model):
 
     name: Name
     description: str = ""
-    hardware: str | tuple[str, ...]
+    hardware: Name | tuple[Name, ...]
     model: ModelSpec
     engine: EngineSpec
     kv_transfer: KvTransferSpec | None = None

@@ -132,3 +132,11 @@ plain = st.recursive(
 @given(plain)
 def test_what_is_dumped_is_read_back_as_it_was(value: object) -> None:
     assert parse_document(dump({"value": value}), HERE).data == {"value": value}
+
+
+@pytest.mark.parametrize("text", ["b: 0999", "0999: 1"])
+def test_what_only_looks_like_a_number_is_told_with_its_line(text: str) -> None:
+    with pytest.raises(SpecError, match=r"x\.yaml:1: '0999' cannot be read") as caught:
+        data(text)
+
+    assert "quotes" in caught.value.hint
