@@ -52,6 +52,7 @@ class Attempt:
         outcomes: One a test.
         silent: Topologies that had to reach a verdict and did not.
         gate: ``passed``, ``worse``, ``no judgement``; empty without a gate.
+        gate_lines: What the gate said: a line a figure, then its summary.
         run_dir: Where it kept the run.
         cut: True when the budget was over before pytest was.
     """
@@ -61,6 +62,7 @@ class Attempt:
     outcomes: tuple[TestOutcome, ...]
     silent: tuple[str, ...] = ()
     gate: str = ""
+    gate_lines: tuple[str, ...] = ()
     run_dir: str = ""
     cut: bool = False
 
@@ -75,6 +77,7 @@ class Judgement:
         quarantined: Not green, and known to be so.
         flaky: Green at last after infrastructure broke them, with the first reason.
         notes: What else a reader has to know, one line each.
+        gate: The gate's summary, and what it did not pass.
     """
 
     verdict: Verdict
@@ -84,6 +87,7 @@ class Judgement:
     quarantined: tuple[TestOutcome, ...]
     flaky: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    gate: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -115,7 +119,19 @@ def judge_night(attempts: Sequence[Attempt], known: QuarantineSpec) -> Judgement
         quarantined=quarantined,
         flaky=flaky_of(attempts),
         notes=tuple(_notes(attempts, last, known)),
+        gate=_gate_lines(attempts),
     )
+
+
+def _gate_lines(attempts: Sequence[Attempt]) -> tuple[str, ...]:
+    """Return the gate's summary and what it did not pass, of the attempt that counts.
+
+    The first that was worse, for running again does not wash it; else the last.
+    """
+    worse = [attempt for attempt in attempts if attempt.gate == "worse"]
+    lines = [*worse, *attempts[-1:]][0].gate_lines if attempts else ()
+    told = [line for line in lines[:-1] if not line.startswith("passed:")]
+    return (*lines[-1:], *told)
 
 
 def is_quarantined(outcome: TestOutcome, known: QuarantineSpec) -> bool:

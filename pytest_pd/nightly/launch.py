@@ -84,6 +84,7 @@ def run_tests(
         outcomes=tuple(map(TestOutcome.from_record, lines)),
         silent=tuple(verdict.get("without_verdict", ())),
         gate=str(verdict.get("gate", "")),
+        gate_lines=tuple(map(str, verdict.get("gate_lines", ()))),
         run_dir=str(run_dir),
         cut=cut,
     )

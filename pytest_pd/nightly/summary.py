@@ -41,6 +41,7 @@ def summary(
         "Green after infrastructure broke them",
         (f"`{test}`: {reason}" for test, reason in judgement.flaky.items()),
     )
+    lines += _section("Gate", judgement.gate)
     lines += _section("Notes", judgement.notes)
     lines += _section("Runs", (f"`{attempt.run_dir}`" for attempt in attempts))
     return "\n".join(lines) + "\n"
@@ -79,6 +80,7 @@ def webhook_body(
     """
     hidden = tuple(secrets)
     reasons = [f"{o.verdict} ({o.layer}) {o.nodeid}: {o.reason}" for o in judgement.bad]
+    reasons += [line for line in judgement.gate if line.startswith("worse:")]
     text = "\n".join([f"{name}: {judgement.word}; {counts(judgement)}", *reasons[:5]])
     return {
         "text": redact(text, hidden),

@@ -65,6 +65,33 @@ def test_the_body_holds_no_secret_and_no_path():
     assert "failed (server)" in body
 
 
+GATE = ("worse: s/t::ttft is 1.3", "passed: s/t::itl", "gate FAILED: 1 worse")
+
+
+def test_what_the_gate_found_is_told():
+    fine = TestOutcome("a", "t", "passed", "call", 1.0)
+    attempts = [
+        Attempt(1, 5.0, (fine,), gate="worse", gate_lines=GATE),
+        Attempt(0, 5.0, (fine,), gate="passed", gate_lines=("gate passed: 2 passed",)),
+    ]
+    found = judge_night(attempts, NOBODY)
+
+    page = summary(found, attempts, NOBODY)
+
+    assert "## Gate\n\n- gate FAILED: 1 worse\n- worse: s/t::ttft is 1.3\n\n" in page
+    assert "worse: s/t::ttft is 1.3" in webhook_body(found, "n1", [])["text"]
+
+
+def test_a_gate_that_cannot_judge_tells_no_path_to_the_webhook():
+    fine = TestOutcome("a", "t", "passed", "call", 1.0)
+    lines = ("gate FAILED: no file /secret/place",)
+    attempts = [Attempt(1, 5.0, (fine,), gate="no judgement", gate_lines=lines)]
+    found = judge_night(attempts, NOBODY)
+
+    assert lines[0] in summary(found, attempts, NOBODY)
+    assert "/secret/place" not in webhook_body(found, "n1", [])["text"]
+
+
 @pytest.fixture
 def listener():
     """A web server that keeps the bodies it gets and answers `code`."""
