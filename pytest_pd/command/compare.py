@@ -6,10 +6,12 @@ examples:
   pytest-pd compare runs/A runs/B runs/C           B and C, each against A
   pytest-pd compare runs/agg runs/pd --force       other topologies, on purpose
   pytest-pd compare old.json runs/B --out both     a file of --benchmark-json; a page
+  pytest-pd compare http://a:8000 http://b:8000    two servers, in turn, A B A B
 
 A ratio above 1 is worse. One run a side: the scatter from run to run is not known
 and is taken from --jitter. The exit code is 0 whatever the verdicts are; to fail on
-a change use a gate (pytest-pd gate, --pd-gate).
+a change use a gate (pytest-pd gate, --pd-gate). Servers get the same prompts in
+every round; 1 says that a round cannot carry a conclusion.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from glob import glob
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError
+from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
 from pytest_pd.report.compare_page import compare_page, figure
@@ -52,6 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="write compare.md and compare.html here"
     )
     parser.add_argument("--title", default="", metavar="TEXT", help="of compare.html")
+    add = parser.add_argument_group("servers, measured in turn").add_argument
+    add("--workload", default="llama31_8b_100", metavar="NAME", help="file or name")
+    add("--level", choices=LEVELS, default="standard", help="points of the workload")
+    add("--rounds", type=int, default=3, metavar="N", help="A B is one, default 3")
+    add(
+        "--own-prompts",
+        action="store_true",
+        help="other prompts for each: they have the same workers behind them",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         raise MeasurementError(
             "One side was named.", hint="name two: pytest-pd compare OLD NEW"
         )
+    if is_url(args.sides[0]):
+        return run_in_turn(args)
     sides = [read_side(side) for side in args.sides]
     pairs = []
     for name, new in zip(args.sides[1:], sides[1:], strict=True):
@@ -80,6 +94,51 @@ def run(args: argparse.Namespace) -> int:
         files = {"compare.md": "\n".join(texts), "compare.html": page}
         write_files(args.out, files)
     return 0
+
+
+def is_url(side: str) -> bool:
+    """Tell whether a side is a server and not a folder."""
+    return side.startswith(("http://", "https://"))
+
+
+def run_in_turn(args: argparse.Namespace) -> int:
+    """Measure servers in turn and compare every further one with the first.
+
+    Returns:
+        1 if a round of one cannot carry a conclusion.
+
+    Raises:
+        MeasurementError: a side is no server; nothing was measured on both.
+    """
+    from pytest_pd.terminal.versus import verdicts, versus
+
+    if others := [side for side in args.sides if not is_url(side)]:
+        raise MeasurementError(f"{others[0]!r} is no URL, and {args.sides[0]!r} is.")
+    old, *rest = versus(
+        args.sides,
+        args.workload,
+        rounds=args.rounds,
+        level=args.level,
+        own_prompts=args.own_prompts,
+    )
+    for new in rest:
+        rows = verdicts(
+            old,
+            new,
+            effect=args.effect,
+            confidence=args.confidence,
+            jitter=args.jitter,
+        )
+        if not rows:
+            raise MeasurementError(
+                f"Nothing was measured both at {old.url} and at {new.url}.",
+                hint="read the lines above: did the requests fail?",
+            )
+        found = Comparison(tuple(rows), (), (), ())
+        print(text_of(found, old.url, new.url, forced=False))
+    invalid = [f"{side.url} {why}" for side in (old, *rest) for why in side.invalid]
+    print("\n".join(f"INVALID: {why}" for why in invalid))
+    return 1 if invalid else 0
 
 
 def short(words: str) -> str:

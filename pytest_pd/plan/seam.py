@@ -9,6 +9,9 @@ from typing import Protocol
 from pytest_pd.plan.model import Endpoint, ReadyPlan, Role, SiteFacts
 from pytest_pd.spec.topology import PoolSpec, TopologySpec
 
+POD_NAMESPACE = "$(POD_NAMESPACE)"
+"""In words of a pod's command: what the kubelet fills in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worker:

@@ -11,7 +11,7 @@ from pytest_pd.plan import control
 from pytest_pd.plan.caches import cache_env
 from pytest_pd.plan.model import Endpoint, ReadyPlan, Role, ServicePlan, SiteFacts
 from pytest_pd.plan.placeholder import expand, has_placeholder, refuse_unfilled
-from pytest_pd.plan.seam import Engine, Launch, Router, Worker
+from pytest_pd.plan.seam import POD_NAMESPACE, Engine, Launch, Router, Worker
 from pytest_pd.plan.seat import Context, Seat
 from pytest_pd.plan.shape import dp_ranks
 from pytest_pd.spec.pool import PoolSpec
@@ -72,18 +72,20 @@ def _launch(
             for each in before
             if each.endpoint and each.endpoint.role is not Role.ROUTER
         ]
-        return router.launch(worker, behind_services(context.topology, workers))
+        return router.launch(worker, behind_services(context, workers))
     return engine.launch(worker)
 
 
 def behind_services(
-    topology: TopologySpec, workers: Sequence[Endpoint]
+    context: Context, workers: Sequence[Endpoint]
 ) -> Sequence[Endpoint]:
     """Return what a router is told: every worker, or one Service per role.
 
-    One cluster IP before several pods is told as one URL with as many ranks.
+    One cluster IP before several pods is told as one URL with as many ranks. In a
+    namespace that others use, names of Services begin with the run's id.
     """
-    spec = topology.kubernetes
+    spec, place = context.topology.kubernetes, context.cluster.kubernetes
+    prefix = f"{context.site.run_id}-" if place and place.namespace else ""
     if spec is None or spec.front != "cluster_ip":
         return workers
     found = []
@@ -92,7 +94,7 @@ def behind_services(
         port = ours[0].url.rpartition(":")[2]
         name = spec.names(role).name or role.value
         ranks = tuple(range(len(ours)))
-        url = f"http://{name}:{port}"
+        url = f"http://{prefix}{name}.{POD_NAMESPACE}.svc.cluster.local:{port}"
         found.append(replace(ours[0], url=url, ranks=ranks, inside=""))
     return found
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,6 +52,7 @@ class Runner:
     def __init__(self, session: PdSession) -> None:
         self.session = session
         self.durations = Durations()
+        self.diagnosed: set[str] = set()
 
     @cached_property
     def manager(self) -> TopologyManager[Deployment]:
@@ -150,6 +152,7 @@ class Runner:
             self.durations.note(item, report.duration)
             self._ship_entries(item, report)
             self._tell_loss(item, report)
+            self._tell_troubles(item, report)
         self._tell(item, report)
         self._redact(report)
         return report
@@ -175,10 +178,31 @@ class Runner:
             self.manager.get(name).check_alive()
         except InfrastructureLost as error:
             report.pd_verdict = BLOCKED  # type: ignore[attr-defined]
-            report.longrepr = f"{error}\n\nThe test said:\n{report.longrepr}"
+            said = indent(str(report.longrepr), "    ")
+            report.longrepr = f"{error}\n\nThe test said:\n{said}"
             self.manager.declare_broken(name, error)
         except Exception:
             LOG.debug("%s: no loss of machines", item.nodeid, exc_info=True)
+
+    def _tell_troubles(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Add troubles that have a name to the first failure of a topology."""
+        name = topology_name(item)
+        if name is None or not report.failed or not needs_deployment(item):
+            return
+        if name in self.diagnosed:
+            return
+        self.diagnosed.add(name)
+        from pytest_pd.provision.base import Diagnoses
+
+        try:
+            deployment = self.manager.get(name)
+            place: object = deployment.allocation
+            if isinstance(place, Diagnoses):
+                found = place.diagnose(deployment.plan)
+                text = "\n".join(found) or "no trouble that has a name was found"
+                report.sections.append(("pytest-pd looked at the deployment", text))
+        except Exception:
+            LOG.debug("%s: the deployment cannot be looked at", name, exc_info=True)
 
     def _tell(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Add what JUnit and other readers want to know about this test."""

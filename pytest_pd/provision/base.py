@@ -98,7 +98,10 @@ class LoadPlace(Protocol):
     """An allocation in which load is sent by one of its own nodes."""
 
     def load_command(self, node: str) -> tuple[str, ...]:
-        """Return words that run Python with this package on a planned node."""
+        """Return words that run Python with this package on a planned node.
+
+        Empty where the harness has to send the load itself after all.
+        """
 
     def load_env(self) -> Mapping[str, str]:
         """Return the environment of that command."""
@@ -117,6 +120,14 @@ def reach_of(allocation: Allocation, plan: DeploymentPlan) -> Mapping[str, str]:
     if isinstance(allocation, Reached):
         return allocation.reach(plan)
     return allocation.addresses(plan)
+
+
+@runtime_checkable
+class Diagnoses(Protocol):
+    """An allocation that can look at its deployment after a failure."""
+
+    def diagnose(self, plan: DeploymentPlan) -> tuple[str, ...]:
+        """Return troubles that have a name, a sentence each; never raises."""
 
 
 @runtime_checkable

@@ -15,7 +15,13 @@ from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.probe.evidence import write_snapshot
 from pytest_pd.provision import kv_store
-from pytest_pd.provision.base import Allocation, Backend, RunContext, reach_of
+from pytest_pd.provision.base import (
+    Allocation,
+    Backend,
+    Diagnoses,
+    RunContext,
+    reach_of,
+)
 from pytest_pd.provision.bringup import Progress, bring_up, first_token
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.identity import Identity
@@ -81,9 +87,12 @@ def deploy(
         write_plan(run, plan)
         write_files(run, plan)
         clear_old_kv(plan, context, progress)
-        bring_up(plan, allocation, running, timings, progress)
-        first_token(plan, context, running, timings, progress)
+        with explained(plan, allocation):
+            bring_up(plan, allocation, running, timings, progress)
+            first_token(plan, context, running, timings, progress)
         timings["total"] = time.monotonic() - begun_s
+        plan = running.pinned(plan)
+        write_plan(run, plan)
         run.write_manifest(url=plan.url, ready_s=time.time(), timings=timings)
         deployment = Deployment(
             plan,
@@ -103,6 +112,18 @@ def deploy(
             allocation.keep()
             running.kept = True
             run.write_manifest(kept_until_s=time.time() + keep_s)
+
+
+@contextmanager
+def explained(plan: DeploymentPlan, allocation: object) -> Iterator[None]:
+    """Add to a failure the troubles that the allocation finds and has a name for."""
+    try:
+        yield
+    except ProvisionError as error:
+        if isinstance(allocation, Diagnoses):
+            found = allocation.diagnose(plan)
+            error.fact = "\n  ".join([error.fact, *found])
+        raise
 
 
 def save_metrics(run: RunDir, deployment: Deployment, when: str) -> None:

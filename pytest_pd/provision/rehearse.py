@@ -51,6 +51,9 @@ PROGRAMS = {"vllm_router": "vllm-router"}
 FAR = ("ssh", "kubernetes")
 """Backends whose machines do not share this one's programs."""
 
+KEPT = ("http",)
+"""Ports of a router that the built-in proxy has as well."""
+
 SHARED = ("shared_storage", "ExampleConnector", "SharedStorageConnector")
 
 
@@ -78,7 +81,7 @@ def rehearse(
             "model": ModelSpec(path=TINY, served_name=topology.model.served_name),
             "kv_transfer": played_transfer(topology.kv_transfer),
             "router": played_router(
-                topology, never if cluster.backend in FAR else installed or never
+                topology, never if is_far(cluster) else installed or never
             ),
             "control_plane": None,
             "level": "quick",
@@ -91,6 +94,12 @@ def rehearse(
         }
     )
     return played, played_cluster(topology, cluster)
+
+
+def is_far(cluster: ClusterSpec) -> bool:
+    """Tell whether services run where this machine's programs are not."""
+    site = cluster.kubernetes
+    return cluster.backend in FAR and not (site is not None and site.local)
 
 
 def never(program: str) -> bool:
@@ -113,7 +122,7 @@ def played_engine(engine: EngineSpec) -> EngineSpec:
     if kind not in (*STAND_INS, "reference"):
         raise SpecError.unknown("rehearsal: engine", kind, (*STAND_INS, "reference"))
     update = {"kind": f"{kind}{SUFFIX}", "image": None, "executable": None}
-    return engine.model_copy(update=update)
+    return engine.model_copy(update={**update, "env_from_host": ()})
 
 
 def played_transfer(transfer: KvTransferSpec | None) -> KvTransferSpec | None:
@@ -132,15 +141,19 @@ def played_router(
         return router
     program = PROGRAMS.get(router.kind)
     if program and installed(router.executable or program):
-        return router.model_copy(update={"image": None})
+        return router.model_copy(update={"image": None, "env_from_host": ()})
     return router.model_copy(
         update={
             "kind": "proxy",
             "policy": None,
             "executable": None,
             "image": None,
+            "env_from_host": (),
             "args": (),
             "config": {},
+            "ports": {
+                name: port for name, port in router.ports.items() if name in KEPT
+            },
         }
     )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_pd.errors import ProvisionError
-from pytest_pd.plan.model import ServicePlan
+from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision.base import Allocation, Process
+
+DIGEST = "@sha256:"
 
 
 @dataclass(slots=True)
@@ -27,6 +29,17 @@ class Running:
         """
         self.processes[name].stop(grace_s=0.0)
         self.processes[name] = allocation.start(self.services[name])
+
+    def pinned(self, plan: DeploymentPlan) -> DeploymentPlan:
+        """Return the plan with the images that really run, by digest where known."""
+        return replace(plan, services=tuple(map(self._with_digest, plan.services)))
+
+    def _with_digest(self, service: ServicePlan) -> ServicePlan:
+        if not service.image or service.name not in self.processes:
+            return service
+        found = str(self.processes[service.name].identity().get("image", ""))
+        image = found.rpartition("://")[2]  # some runtimes say docker-pullable://
+        return replace(service, image=image) if DIGEST in image else service
 
     def stop(self) -> None:
         """Stop what nothing depends on first; what is independent side by side.

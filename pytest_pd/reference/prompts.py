@@ -64,7 +64,8 @@ def make_recall(
     draw.shuffle(edges)
     start = draw.randrange(pairs)
     body = " ".join(f", w{left:03d} w{right:03d}" for left, right in edges)
-    text = ", " * filler + f"{body} ? w{cycle[start]:03d}"
+    # behind the pairs: a prefix cache must not find one prompt's blocks in another
+    text = f"{body} " + ", " * filler + f"? w{cycle[start]:03d}"
     answer = [f"w{cycle[(start + k) % pairs]:03d}" for k in range(1, chain + 1)]
     return RecallPrompt(text, answer)
 

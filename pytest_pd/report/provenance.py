@@ -40,7 +40,9 @@ def provenance(
         "git_sha": commit,
         "versions": package_versions(),
     }
-    return found | ({"label": label} if label else {})
+    images = sorted({service.image for service in plan.services if service.image})
+    more = {"label": label, "images": images}
+    return found | {name: value for name, value in more.items() if value}
 
 
 def package_versions() -> dict[str, str]:

@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.model import Endpoint, ReadyPlan, Role
-from pytest_pd.plan.seam import Launch, Program, RouterWitness, Worker
+from pytest_pd.plan.seam import (
+    POD_NAMESPACE,
+    Launch,
+    Program,
+    RouterWitness,
+    Worker,
+)
 from pytest_pd.spec.topology import TopologySpec
 
 POLICIES = (
@@ -20,9 +26,6 @@ POLICIES = (
 )
 NEUTRAL = {"least_loaded": "sticky_least_loaded", "kv": "kv_aware"}
 """Neutral policy names that the router has under another name."""
-
-POD_NAMESPACE = "$(POD_NAMESPACE)"
-"""What the kubelet fills in."""
 
 PER_POD = (
     "One URL per pod: recipes with one cluster IP per role said "

@@ -37,6 +37,11 @@ class KubernetesSite(Model):
             a run whose harness died.
         reach: How the harness reaches pods: through ``kubectl port-forward``, or
             ``direct`` where pods' names resolve (inside of the cluster).
+        load_from: Who sends the load of measurements: a ``pod`` of the cluster,
+            or the harness through its ``port_forward``.
+        load_image: Image of that pod, with Python 3.11 and numpy; absent: `image`,
+            else that of the workers.
+        load_cpus: What that pod asks for.
         max_pods: Pods that one topology may have.
         schedule_s: How long a pod may wait for a node.
         gpu_resource: What a GPU is called; `rdma_resource` alike.
@@ -53,6 +58,9 @@ class KubernetesSite(Model):
     python: str = "python3"
     guard_image: str = "python:3.12-alpine"
     reach: Literal["port_forward", "direct"] = "port_forward"
+    load_from: Literal["pod", "port_forward"] = "pod"
+    load_image: str | None = None
+    load_cpus: Positive = 4
     max_pods: Positive = 256
     schedule_s: Seconds = 600.0
     gpu_resource: str = "nvidia.com/gpu"
@@ -88,12 +96,15 @@ class KubernetesSpec(Model):
             ``cluster_ip`` (one Service per role, the old recipe's form),
             ``discovery`` (it watches pods by label), ``gateway`` (an
             InferencePool and an endpoint picker stand in its place).
+        multi_node: What a worker over several pods is: ``pods`` (made one by one), or
+            a ``leader_worker_set``, which a controller of the cluster makes them of.
         roles: Role (``prefill``, ``decode``, ``aggregated``, ``router``) to names.
         caches: Name to path of folders that last as long as a pod.
         volumes: As in a cluster file, for this topology alone.
     """
 
     front: Literal["per_pod", "cluster_ip", "discovery", "gateway"] = "per_pod"
+    multi_node: Literal["pods", "leader_worker_set"] = "pods"
     roles: dict[
         Literal["prefill", "decode", "aggregated", "router", "control"], RoleNames
     ] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from pytest_pd.errors import ProvisionError
 from pytest_pd.probe.logs import read_text
 from pytest_pd.provision.identity import Identity
+from pytest_pd.provision.kubernetes import sweep
 from pytest_pd.provision.kubernetes.backend import KubernetesBackend
 from pytest_pd.provision.kubernetes.client import KubeClient
 from pytest_pd.provision.kubernetes.names import dns_label
@@ -101,6 +102,28 @@ def test_a_namespace_of_its_own_comes_and_goes(plane, tmp_path):
     assert objects_of(plane, run_id) == []
 
 
+def hold_back(plane, *where):
+    kubectl(plane, "create", "configmap", "kept", *where)
+    held = '{"metadata":{"finalizers":["example.com/kept"]}}'
+    kubectl(plane, "patch", "configmap", "kept", *where, "-p", held)
+
+
+def test_what_a_finalizer_holds_back_is_named(plane, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "GONE_S", 12.0)
+    run_id = make_run_id()
+    where = ("-n", f"pytest-pd-{run_id}-toy")
+    with (
+        pytest.raises(ProvisionError, match="are still in namespace") as caught,
+        allocated(cluster_for(plane), tmp_path, run_id),
+    ):
+        hold_back(plane, *where)
+    free = '{"metadata":{"finalizers":null}}'
+    kubectl(plane, "patch", "configmap", "kept", *where, "-p", free)
+
+    assert "example.com/kept in 1 resource instances" in str(caught.value)
+    wait_until(lambda: objects_of(plane, run_id) == [], "the end of the namespace")
+
+
 def test_a_context_that_is_not_there_is_named(plane, tmp_path):
     with (
         pytest.raises(ProvisionError, match="nowhere") as caught,
@@ -143,6 +166,32 @@ def test_a_missing_secret_is_named_before_anything_is_applied(
     assert objects_of(plane, run_id) == []
 
 
+def command_lines():
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield path.read_bytes()
+
+
+def test_a_secret_reaches_its_pod_and_nothing_else(plane, tmp_path, monkeypatch):
+    value = f"hf_{make_run_id()}{make_run_id()}"
+    monkeypatch.setenv("HF_TOKEN", value)
+    code = f"import os; print('same', os.environ['HF_TOKEN'][::-1] == {value[::-1]!r})"
+    run_id = make_run_id()
+    cluster = shared(plane)
+    with allocated(cluster, tmp_path, run_id) as allocation:
+        wanted = python("one", f"{code}; {SLEEPER}", env_from_host=("HF_TOKEN",))
+        says(allocation.start(wanted), "same True")
+        kinds = "pods,configmaps,leases,events,serviceaccounts"
+        stored = kubectl(plane, "get", kinds, "-A", "-o", "json").stdout
+        words = list(command_lines())
+
+    assert run_id in stored
+    assert value not in stored
+    assert not any(value.encode() in each for each in words)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if value.encode() in path.read_bytes()]
+
+
 def test_an_image_that_cannot_be_pulled_ends_the_wait(plane, tmp_path):
     with allocated(shared(plane), tmp_path) as allocation:
         process = allocation.start(python("one", SLEEPER, image="no/such:image"))
@@ -165,7 +214,8 @@ def test_a_pod_that_no_node_takes_tells_what_is_lacking(plane, tmp_path):
 
 def test_a_quota_is_told_in_the_clusters_words(plane, tmp_path):
     kubectl(plane, "create", "namespace", "small")
-    kubectl(plane, "create", "quota", "few", "--hard=pods=1", "-n", "small")
+    # the guard is the other one
+    kubectl(plane, "create", "quota", "few", "--hard=pods=2", "-n", "small")
 
     def accounted():
         done = kubectl(plane, "get", "quota", "few", "-n", "small", "-o", "json")

@@ -18,9 +18,9 @@ from tests.services import require
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "kubernetes"
 FILE = ROOT / "fixtures/topologies/llama31_8b_8p8d.yaml"
-VARIANTS = ("", "_clusterip", "_discovery", "_llmd", "_rdma")
+VARIANTS = ("", "_clusterip", "_discovery", "_llmd", "_lws", "_rdma")
 VERSIONS = ("1.37", "1.34", "1.29")
-CUSTOM = ("InferencePool", "HTTPRoute")
+CUSTOM = ("InferencePool", "HTTPRoute", "LeaderWorkerSet")
 SEVERAL = ("-1", "-2", "-3", "-4", "-5", "-6")
 """Ends of names of pods that differ from their neighbours by the number alone."""
 
@@ -37,11 +37,13 @@ def _planned(spec, cluster, site):
 
 
 def shown(found):
-    """Return the objects as text; the guard's program has tests of its own."""
+    """Return the objects as text; programs of ours have tests of their own."""
     parts = {}
     for each in found:
-        if each["kind"] == "ConfigMap" and "cleaner.py" in each["data"]:
+        if "cleaner.py" in each.get("data", ()):
             each = {**each, "data": {"cleaner.py": "..."}}
+        if "load.zip" in each.get("binaryData", ()):
+            each = {**each, "binaryData": {"load.zip": "..."}}
         if not each["metadata"]["name"].endswith(SEVERAL):
             parts[file_stem(each)] = each
     return json.dumps(parts, indent=1) + "\n"
@@ -57,11 +59,12 @@ def test_manifests_are_the_golden_ones(variant):
     assert text == path.read_text(), "PD_GOLDEN_WRITE=1 writes what is right now"
 
 
-def test_seventeen_pods_and_the_guard():
+def test_seventeen_pods_the_guard_and_the_load():
     found = [m["metadata"]["name"] for m in manifests_of("") if m["kind"] == "Pod"]
 
-    assert len(found) == 18
+    assert len(found) == 19
     assert found[0].endswith("-guard")
+    assert found[-1].endswith("-load")
     assert "vllm-router-llama31" in found
 
 
@@ -85,7 +88,29 @@ def test_every_object_is_valid_in_the_schema_of(version, variant):
             import kubernetes_validate
         except ImportError:
             require("kube", "pip install kubernetes-validate")
-    for each in manifests_of(variant):
+    for each in pods_of_sets(manifests_of(variant)):
         alike = each["metadata"]["name"].endswith(SEVERAL)
         if each["kind"] not in CUSTOM and not alike:
             kubernetes_validate.validate(each, version, strict=True)
+
+
+def pods_of_sets(found):
+    """Yield every object, and templates of LeaderWorkerSets as the pods they make."""
+    for each in found:
+        yield each
+        if each["kind"] == "LeaderWorkerSet":
+            spec = each["spec"]["leaderWorkerTemplate"]
+            for name in ("leader", "worker"):
+                made = {"apiVersion": "v1", "kind": "Pod", **spec[f"{name}Template"]}
+                yield {**made, "metadata": {**made["metadata"], "name": name}}
+
+
+def test_workers_of_a_set_find_their_leader_by_its_variable():
+    (first, _) = [m for m in manifests_of("_lws") if m["kind"] == "LeaderWorkerSet"]
+    spec = first["spec"]["leaderWorkerTemplate"]
+    words = spec["workerTemplate"]["spec"]["containers"][0]["command"]
+
+    assert spec["size"] == 2
+    assert words[words.index("--master-addr") + 1] == "$(LWS_LEADER_ADDRESS)"
+    assert words[words.index("--node-rank") + 1] == "$(LWS_WORKER_INDEX)"
+    assert "prefill-0-0" not in json.dumps(spec["workerTemplate"])

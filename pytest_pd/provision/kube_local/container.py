@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,15 @@ class Container:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._request).encode("ascii"))
         self._process.stdin.close()
+
+    def inside(self, words: Sequence[str]) -> list[str]:
+        """Return words that run a command among the files of this container."""
+        enter = shutil.which("nsenter")
+        pid = read_record(self.folder / f"{NAME}.started.json").get("pid")
+        if enter is None or pid is None:
+            return list(words)
+        user = ["--user", "--preserve-credentials"] if os.getuid() else []
+        return [enter, "--target", str(pid), "--mount", *user, "--", *words]
 
     async def wait(self) -> Ended:
         """Wait for the end of the container and of all that it started."""

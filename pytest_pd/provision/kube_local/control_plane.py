@@ -22,14 +22,14 @@ from pathlib import Path
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.kube_local.assets import find_assets, kubectl
 from pytest_pd.provision.kube_local.certs import write_certs
-from pytest_pd.provision.kubernetes.forward import is_free
+from pytest_pd.provision.kubernetes.forward import take_block
 
 START_S, STOP_S, LOOK_S = 90.0, 10.0, 0.05
 CONTROLLERS = (
     "namespace,garbagecollector,serviceaccount,serviceaccount-token,resourcequota,"
     "deployment,replicaset,statefulset,endpoint,root-ca-cert-publisher"
 )
-FIRST_BLOCK, LAST_BLOCK = 130, 190
+BLOCKS = range(130, 190)
 GPUS = 64
 
 
@@ -40,7 +40,7 @@ class Plane:
     Attributes:
         folder: Its data, logs and keys; goes with it.
         token: Of its administrator.
-        block: Pods get addresses 127.<block>.x.y.
+        block: Pods get addresses 127.<block>.x.y, Services those from x = 128.
     """
 
     assets: Path
@@ -49,6 +49,7 @@ class Plane:
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     ports: dict[str, int] = field(default_factory=dict)
     block: int = 0
+    held: socket.socket | None = None
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -71,7 +72,7 @@ class Plane:
         """
         names = ("etcd", "peer", "api", "kubelet")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
-        self.block = free_pod_block()
+        self.block, self.held = take_block(BLOCKS)
         write_certs(self.folder / "certs")
         self.write_access()
         self.run("etcd", self.etcd_words())
@@ -166,7 +167,7 @@ class Plane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={certs / 'accounts.pub'}",
             f"--service-account-signing-key-file={certs / 'accounts.key'}",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--service-cluster-ip-range=127.{self.block}.128.0/17",
             "--endpoint-reconciler-type=none",
             "--kubelet-preferred-address-types=InternalIP",
         ]
@@ -259,6 +260,8 @@ class Plane:
         for name in reversed(list(self.daemons)):
             hard = signal.SIGTERM if name == "kubelet" else signal.SIGKILL
             self.stop_one(name, hard)
+        if self.held is not None:
+            self.held.close()
 
 
 def free_ports(count: int) -> list[int]:
@@ -268,18 +271,6 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return found
-
-
-def free_pod_block() -> int:
-    """Return a block of loopback addresses that no other stand-in uses.
-
-    Raises:
-        ProvisionError: all are taken.
-    """
-    for block in range(FIRST_BLOCK, LAST_BLOCK):
-        if is_free(f"127.{block}.0.1", 1):
-            return block
-    raise ProvisionError("Every block of loopback addresses for pods is taken.")
 
 
 @contextmanager

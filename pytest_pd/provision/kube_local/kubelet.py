@@ -2,7 +2,8 @@
 
 ``python -m pytest_pd.provision.kube_local.kubelet CONFIG.json``. It binds pods that
 fit (only GPUs are counted), runs each container's command, answers probes, reports
-status, and serves logs, exec and port-forward to the API server.
+status, serves logs, exec and port-forward to the API server, and stands in for
+kube-proxy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import signal
 import ssl
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from pytest_pd.provision.kube_local.api import MERGE, Api
 from pytest_pd.provision.kube_local.container import TTL_S
 from pytest_pd.provision.kube_local.pods import Node, PodRunner, inherited
 from pytest_pd.provision.kube_local.serve import serve
+from pytest_pd.provision.kube_local.services import Services
 from pytest_pd.provision.lease_keeper import WIDTH, write_lease
 
 NODE = "this-machine"
@@ -44,6 +47,7 @@ class Kubelet:
         hosts.chmod(0o644)
         env = inherited(config["server"])
         self.node = Node(self.api, folder, hosts, folder / "lease", env)
+        self.services = Services(self.api, self.ready_pods, hosts)
         self.runners: dict[str, PodRunner] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.addresses: dict[tuple[str, str], str] = {}
@@ -136,6 +140,16 @@ class Kubelet:
         """Return the pods that hold their GPUs."""
         return [r for r in self.runners.values() if not r.finished.is_set()]
 
+    def ready_pods(self, namespace: str, selector: Mapping[str, str]) -> list[str]:
+        """Return the addresses of the pods that a Service sends connections to."""
+        return [
+            runner.address
+            for runner in self.living()
+            if runner.ready
+            and runner.namespace == namespace
+            and selector.items() <= runner.labels.items()
+        ]
+
     def address_of(self, pod: dict[str, Any]) -> str:
         """Return the pod's address: the same for every pod of one name."""
         meta = pod["metadata"]
@@ -179,21 +193,16 @@ class Kubelet:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certs / "serving.crt", certs / "serving.key")
         server = await serve(self.find, "127.0.0.1", self.config["port"], context)
-        held = await hold_block(self.config["block"])
         self.spawn(self.renew())
         await self.register()
         self.spawn(self.follow())
+        self.spawn(self.services.follow())
         await over.wait()
         living = [r.container for r in self.living() if r.container]
         await asyncio.gather(*(each.stop(1.0) for each in living))
+        self.services.close()
         server.close()
-        held.close()
         await self.api.close()
-
-
-async def hold_block(block: int) -> asyncio.Server:
-    """Listen where others look whether a block of addresses is taken."""
-    return await asyncio.start_server(lambda *_: None, f"127.{block}.0.1", 1)
 
 
 def gpus(pod: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_pd.installer.paths import search_path
 from pytest_pd.provision.kube_local import expand, status
 from pytest_pd.provision.kube_local.api import MERGE, Api
 from pytest_pd.provision.kube_local.container import Container
@@ -49,6 +50,7 @@ class PodRunner:
     container: Container | None = None
     started: str = field(default_factory=status.now)
     stopping: bool = False
+    ready: bool = False
     restarts: int = 0
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -59,6 +61,11 @@ class PodRunner:
     @property
     def name(self) -> str:
         return str(self.pod["metadata"]["name"])
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.pod["metadata"].get("labels") or {}
+        return found
 
     @property
     def path(self) -> str:
@@ -142,6 +149,7 @@ class PodRunner:
         await self._report_running(ready="readinessProbe" not in self.spec)
 
     async def _report_running(self, *, ready: bool) -> None:
+        self.ready = ready
         await self.report(
             status.running(
                 self.pod,
@@ -227,10 +235,10 @@ async def answers(address: str, probe: Mapping[str, Any]) -> bool:
 
 
 def inherited(server: str) -> dict[str, str]:
-    """Return what every container begins with: nothing of the harness but PATH."""
+    """Return what every container begins with: of the harness, where programs are."""
     host, _, port = server.removeprefix("https://").rpartition(":")
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
+        "PATH": search_path(),
         "HOME": os.environ.get("HOME", "/"),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
         "KUBERNETES_SERVICE_HOST": host,

@@ -138,7 +138,7 @@ async def upgrade(
             await forward(session, runner.address)
             return
         wanted = [n for key, n in STREAMS.items() if request.asks(key)]
-        words = request.query.get("command", [])
+        words = runner.container.inside(request.query.get("command", []))
         env = runner.container.env
         await execute(session, words, env, [*wanted, "error"])
         with suppress(TimeoutError):

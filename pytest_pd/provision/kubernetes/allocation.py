@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,9 +19,16 @@ from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.kubernetes.client import KubeClient
+from pytest_pd.provision.kubernetes.diagnose import diagnose
 from pytest_pd.provision.kubernetes.follow import end_all
-from pytest_pd.provision.kubernetes.forward import Forward, free_block, is_free
+from pytest_pd.provision.kubernetes.forward import (
+    FORWARDS,
+    Forward,
+    is_free,
+    take_block,
+)
 from pytest_pd.provision.kubernetes.guard import guard, lease
+from pytest_pd.provision.kubernetes.load_pod import start as start_load_pod
 from pytest_pd.provision.kubernetes.manifest import (
     namespace,
     of_service,
@@ -76,6 +84,7 @@ class KubeAllocation:
         self._plan, self._context = plan, context
         self._run = RunDir(context.run_dir)
         self._block = 0
+        self._held: socket.socket | None = None
         self._processes: list[KubeProcess] = []
         self._secrets: dict[str, str] = {}
         self._relay: subprocess.Popen[bytes] | None = None
@@ -146,6 +155,25 @@ class KubeAllocation:
                 "The lease could not be renewed in the cluster.", where=self._log
             )
 
+    def load_command(self, node: str) -> tuple[str, ...]:
+        """Return words that run Python in the load pod, which is started for it.
+
+        Empty where the harness sends the load itself.
+
+        Raises:
+            ProvisionError: the pod does not start.
+        """
+        return start_load_pod(self.cluster, self._setting())
+
+    def diagnose(self, plan: DeploymentPlan) -> tuple[str, ...]:
+        """Return troubles that have a name, looked for after a failure."""
+        setting = setting_of(plan, self.cluster.site, self.cluster.scope)
+        return diagnose(self.cluster, setting, self._processes)
+
+    def load_env(self) -> Mapping[str, str]:
+        """Return the environment of kubectl."""
+        return os.environ
+
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to the name of its pod in the cluster's DNS."""
         return addresses(plan, self.cluster.scope)
@@ -157,7 +185,7 @@ class KubeAllocation:
         if not self._block:
             ports = {p for s in plan.services for p in s.ports.values()}
             try:
-                self._block = free_block(ports)
+                self._block, self._held = take_block(FORWARDS, ports)
             except OSError as error:
                 raise ProvisionError(
                     f"No port-forward is possible: {error}."
@@ -260,6 +288,8 @@ class KubeAllocation:
             for process in self._processes:
                 if process.forward is not None:
                     process.forward.close()
+            if self._held is not None:
+                self._held.close()
             self.cluster.watch.close()
             self._leave_relay() if self.kept else self._end_relay()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -98,13 +99,25 @@ def site_up(site: KubernetesSite, context: RunContext) -> Iterator[KubernetesSit
     from pytest_pd.provision.kube_local.control_plane import control_plane
 
     with control_plane() as plane:
-        found = {"kubeconfig": str(plane.kubeconfig), "kubectl": plane.kubectl}
+        found = {
+            "kubeconfig": str(plane.kubeconfig),
+            "kubectl": plane.kubectl,
+            "python": sys.executable,
+        }
         yield site.model_copy(update={**found, "context": None})
 
 
 def refuse_gateway(plan: DeploymentPlan) -> None:
-    """Raise for a topology whose front is a gateway that others run."""
-    if spec_of(plan).front == "gateway":
+    """Raise for a topology that controllers of others run: gateways, sets of pods."""
+    spec = spec_of(plan)
+    if spec.multi_node == "leader_worker_set":
+        raise ProvisionError(
+            f"{plan.name} is made of LeaderWorkerSets, which this harness only "
+            "renders.",
+            hint=f"pytest-pd plan {plan.name} --manifests DIR; or run it with "
+            "kubernetes.multi_node: pods, which needs no controller",
+        )
+    if spec.front == "gateway":
         raise ProvisionError(
             f"{plan.name} stands behind a gateway, which this harness only renders.",
             hint=f"pytest-pd plan {plan.name} --manifests DIR; kubectl apply "

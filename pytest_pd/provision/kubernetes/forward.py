@@ -14,6 +14,10 @@ from pytest_pd.provision.kubernetes.watch import PodWatch
 READY_S = 3600.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 LOOK_S = 0.2
+HELD_PORT = 20129
+"""Bound at 127.x.0.1 by whoever uses the addresses 127.x.y.z."""
+FORWARDS = range(200, 250)
+"""Second numbers of the addresses that pods are forwarded to."""
 
 
 class Forward:
@@ -101,14 +105,25 @@ def is_free(address: str, port: int) -> bool:
     return True
 
 
-def free_block(ports: Iterable[int]) -> int:
-    """Return an x so that 127.x.1.1 has every one of some ports free.
+def take_block(
+    blocks: Iterable[int], ports: Iterable[int] = ()
+) -> tuple[int, socket.socket]:
+    """Return an x for addresses 127.x.y.z, and what keeps others from taking it.
+
+    Args:
+        ports: What has to be free there.
 
     Raises:
         OSError: there is none.
     """
-    wanted = tuple(ports) or (1025,)
-    for block in range(200, 250):
-        if all(is_free(f"127.{block}.1.1", port) for port in wanted):
-            return block
-    raise OSError("no block of loopback addresses from 127.200 to 127.249 is free")
+    for block in blocks:
+        held = socket.socket()
+        try:  # without SO_REUSEADDR: bound means that it is ours alone
+            held.bind((f"127.{block}.0.1", HELD_PORT))
+        except OSError:
+            held.close()
+            continue
+        if all(is_free(f"127.{block}.1.1", port) for port in ports):
+            return block, held
+        held.close()
+    raise OSError("every block of loopback addresses is taken")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pytest_pd.plan.model import DeploymentPlan, Role, ServicePlan
 from pytest_pd.provision.kubernetes.gateway import gateway
 from pytest_pd.provision.kubernetes.guard import account_with, guard, lease
+from pytest_pd.provision.kubernetes.load_pod import load_objects
 from pytest_pd.provision.kubernetes.names import (
     RUN,
     TOPOLOGY,
@@ -24,6 +25,7 @@ from pytest_pd.provision.kubernetes.pod import (
     port_name,
     secret_name,
 )
+from pytest_pd.provision.kubernetes.worker_set import groups, worker_set
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 
 UNSET = "1970-01-01T00:00:00.000000Z"
@@ -48,10 +50,14 @@ def manifests(
     found += shared(setting)
     if names := sorted({n for s in plan.services for n in s.env_from_host}):
         found.append(secret(scope, dict.fromkeys(names, "")))
+    sets = groups(plan) if setting.spec.multi_node == "leader_worker_set" else {}
+    inside = {service.name for each in sets.values() for service in each}
+    found += [worker_set(setting, each) for each in sets.values()]
     for service in plan.services:
-        if service.role is not Role.ROUTER or setting.spec.front != "gateway":
+        behind = service.role is Role.ROUTER and setting.spec.front == "gateway"
+        if service.name not in inside and not behind:
             found += of_service(setting, service)
-    return found
+    return [*found, *load_objects(setting)]
 
 
 def namespace(scope: Scope) -> Object:

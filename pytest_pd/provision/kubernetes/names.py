@@ -132,8 +132,23 @@ def addresses(plan: DeploymentPlan, scope: Scope) -> Mapping[str, str]:
     spec = spec_of(plan)
     found: dict[str, str] = {}
     for service in plan.services:
-        found.setdefault(service.node, address(scope, pod_name(spec, scope, service)))
+        pod = pod_name(spec, scope, service)
+        found.setdefault(service.node, address(scope, pod))
+        if spec.multi_node == "leader_worker_set" and is_part(plan, service):
+            group = pod.rpartition("-")[0]  # names of a set's pods are below its own
+            found[service.node] = f"{pod}.{group}.{scope.namespace}.svc"
     return found
+
+
+def is_part(plan: DeploymentPlan, service: ServicePlan) -> bool:
+    """Tell whether a service is one of several that make up a worker."""
+    head = service.name.rpartition("-")[0]
+    return any(
+        other is not service
+        and (other.role, other.replica) == (service.role, service.replica)
+        and other.name.rpartition("-")[0] == head
+        for other in plan.services
+    )
 
 
 def role_labels(spec: KubernetesSpec, service: ServicePlan, model: str) -> Object:

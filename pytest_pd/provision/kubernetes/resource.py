@@ -18,6 +18,7 @@ PLURALS = {
     "Deployment": "deployments",
     "InferencePool": "inferencepools",
     "HTTPRoute": "httproutes",
+    "LeaderWorkerSet": "leaderworkersets",
 }
 """Every kind that is ever applied, with its name in paths."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.kubernetes.client import NOT_FOUND, ApiError, KubeClient
@@ -70,10 +72,17 @@ def what_is_left(client: KubeClient, scope: Scope) -> list[str]:
     """Return ``Pod prefill-0`` for everything that is there; the namespace too."""
     if scope.namespace_is_ours:
         try:
-            client.request("GET", f"/api/v1/namespaces/{scope.namespace}")
+            found = client.request("GET", f"/api/v1/namespaces/{scope.namespace}")
         except ApiError as error:
             if error.status == NOT_FOUND:
                 return []
             raise
-        return [f"Namespace {scope.namespace}"]
+        return [f"Namespace {scope.namespace}", *holding(found)]
     return [f"{k} {name}" for k in OURS for name in names_of(client, scope, k)]
+
+
+def holding(namespace: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the cluster says still holds a namespace back: finalizers."""
+    for each in namespace.get("status", {}).get("conditions", ()):
+        if each.get("status") == "True":
+            yield str(each.get("message", "")).rstrip(".")

@@ -241,7 +241,7 @@ def test_service_ports_say_their_protocol():
     assert shown["spec"]["ports"] == [
         {"name": "http", "port": 8000, "targetPort": 8000, "protocol": "TCP"}
     ]
-    assert [m["metadata"]["name"] for m in found if m["kind"] == "Pod"][-1] == (
+    assert [m["metadata"]["name"] for m in found if m["kind"] == "Pod"][1] == (
         "ms-prefill-0"
     )
 

@@ -1,0 +1,136 @@
+"""Two or more URLs in turn, A B A B, on the same prompts: which answers faster?
+
+What drifts on a shared machine (clocks, neighbours, temperature) hits every side of a
+round alike, and the scatter from round to round is in the interval.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pytest_pd.load.prompts import PromptSource
+from pytest_pd.load.result import LoadResult
+from pytest_pd.load.run import run_load
+from pytest_pd.load.tokenizer import find_tokenizer
+from pytest_pd.load.workload import prompts_for, read_workload, sweep, target_for
+from pytest_pd.measure.latency import measurements
+from pytest_pd.measure.ratio import compare_runs
+from pytest_pd.report.compare import Compared, default_statistic
+from pytest_pd.spec.workload import WorkloadSpec
+from pytest_pd.terminal.load import first_model
+
+Key = tuple[str, str]
+Runner = Callable[[str, int], Iterator[tuple[str, LoadResult]]]
+
+
+@dataclass(slots=True)
+class Side:
+    """One URL and what was measured there.
+
+    Attributes:
+        samples: (point, metric) to the samples of each round; `units` alike.
+        invalid: Why rounds of it cannot be used.
+    """
+
+    url: str
+    samples: dict[Key, list[Sequence[float]]] = field(default_factory=dict)
+    units: dict[Key, str] = field(default_factory=dict)
+    invalid: list[str] = field(default_factory=list)
+
+    def note(self, point: str, result: LoadResult) -> None:
+        """Keep the samples of a result that holds, or the reasons why it does not."""
+        counts = result.counts()
+        if failed := sum(counts.values()) - counts.get("ok", 0):
+            self.invalid.append(f"{point}: {failed} requests failed")
+        self.invalid += [f"{point}: {reason}" for reason in result.reasons]
+        if counts.get("ok"):
+            for each in measurements(result):
+                key = (point, each.metric)
+                self.units[key] = each.unit
+                self.samples.setdefault(key, []).append(each.samples)
+
+
+def in_turn(urls: Sequence[str], rounds: int, run: Runner) -> list[Side]:
+    """Measure every URL once in each round, in the order given."""
+    sides = [Side(url) for url in urls]
+    for number in range(rounds):
+        for side in sides:
+            for point, result in run(side.url, number):
+                side.note(point, result)
+    return sides
+
+
+def verdicts(
+    old: Side, new: Side, *, effect: float, confidence: float, jitter: float
+) -> list[Compared]:
+    """Return every metric that two sides have in common, the new against the old."""
+    found = []
+    for key in (key for key in old.samples if key in new.samples):
+        statistic = default_statistic(key[1])
+        ratio = compare_runs(
+            old.samples[key],
+            new.samples[key],
+            statistic=statistic,
+            confidence=confidence,
+            jitter=jitter,
+        )
+        unit, change = old.units[key], ratio.change(effect)
+        name = "::".join(key)
+        found.append(Compared(name, key[1], statistic, unit, ratio, change))
+    return found
+
+
+def runner(
+    spec: WorkloadSpec, urls: Sequence[str], *, level: str, own_prompts: bool
+) -> Runner:
+    """Return what measures one URL in one round.
+
+    In a round every URL gets the same prompts, which no earlier round had. URLs with
+    the same workers behind them need prompts of their own, else the second finds in
+    the prefix cache what the first has sent.
+
+    Raises:
+        SpecError: a URL does not say what it serves.
+    """
+    models: Mapping[str, str] = {url: first_model(url, {}) for url in urls}
+    tokenizer = find_tokenizer(None, url=urls[0], model=models[urls[0]])
+    call = os.urandom(4).hex()
+
+    def run(url: str, number: int) -> Iterator[tuple[str, LoadResult]]:
+        whose = url if own_prompts else ""
+        source = PromptSource(tokenizer, f"{spec.seed}:{call}:{number}:{whose}")
+        target = target_for(spec, url, models[url])
+        for point in sweep(spec, level):
+            prompts = prompts_for(spec, point, source)
+            result = run_load(target, point.load, prompts, tokenizer=tokenizer.name)
+            print(f"round {number + 1}  {url}  {point.label}: {line_of(result)}")
+            yield point.label, result
+
+    return run
+
+
+def line_of(result: LoadResult) -> str:
+    """Return one line: how many requests, and their median time to the first token."""
+    times = {m.metric: m for m in measurements(result)} if result.counts() else {}
+    text = ", ".join(f"{n} {how}" for how, n in sorted(result.counts().items()))
+    if "ttft" in times:
+        text += f", ttft p50 {np.median(times['ttft'].samples) * 1e3:.1f} ms"
+    return text
+
+
+def versus(
+    urls: Sequence[str], workload: str, *, rounds: int, level: str, own_prompts: bool
+) -> list[Side]:
+    """Measure the URLs in turn.
+
+    Raises:
+        SpecError: there is no such workload, or a URL does not say what it serves.
+    """
+    spec = read_workload(workload)
+    return in_turn(
+        urls, rounds, runner(spec, urls, level=level, own_prompts=own_prompts)
+    )

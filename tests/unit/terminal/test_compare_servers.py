@@ -1,0 +1,104 @@
+"""``pytest-pd compare URL URL``: in turn, on the same prompts."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from pytest_pd.cli import main
+from pytest_pd.load.truth_process import truth_server
+from pytest_pd.measure.ratio import Change
+from pytest_pd.spec.workload import WorkloadSpec
+from pytest_pd.terminal import versus
+
+SHORT = """name: short
+input_tokens: 16
+output_tokens: 4
+concurrency: [2]
+requests: 10
+warmup_per_concurrency: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def urls():
+    with ExitStack() as stack:
+        times = (("--ttft-ms", "5"), ("--ttft-ms", "40"))
+        yield [stack.enter_context(truth_server(*t)).url for t in times]
+
+
+@pytest.fixture
+def workload(tmp_path):
+    path = tmp_path / "short.yaml"
+    path.write_text(SHORT)
+    return str(path)
+
+
+def test_the_slower_server_is_told_apart(urls, workload, capsys):
+    main(["compare", *urls, "--workload", workload, "--rounds", "2", "--level", "full"])
+
+    said = capsys.readouterr().out
+    assert f"## {urls[1]} against {urls[0]}" in said
+    (row,) = [line for line in said.splitlines() if "::ttft " in line]
+    assert row.startswith("| worse")
+
+
+def test_sides_take_turns():
+    asked = []
+
+    def run(url, number):
+        asked.append((number, url))
+        return iter(())
+
+    versus.in_turn(["A", "B"], 2, run)
+    assert asked == [(0, "A"), (0, "B"), (1, "A"), (1, "B")]
+
+
+@pytest.mark.parametrize("own_prompts", [False, True])
+def test_a_round_has_the_same_prompts_for_all_and_no_other_round_has(
+    own_prompts, urls, monkeypatch
+):
+    seen = {}
+
+    def run_load(target, point, prompts, **_):
+        seen.setdefault(target.url, []).append([(p.text, p.token_ids) for p in prompts])
+        return None
+
+    monkeypatch.setattr(versus, "run_load", run_load)
+    monkeypatch.setattr(versus, "line_of", lambda result: "")
+    spec = WorkloadSpec(
+        name="x", input_tokens=16, output_tokens=4, concurrency=[1], requests=3
+    )
+    run = versus.runner(spec, urls, level="full", own_prompts=own_prompts)
+    for number in range(2):
+        for url in urls:
+            list(run(url, number))
+
+    first, second = (seen[url] for url in urls)
+    assert (first == second) is not own_prompts
+    assert first[0] != first[1]
+
+
+def test_what_failed_is_invalid_and_not_compared(capsys, workload, urls):
+    nobody = "http://127.0.0.1:1"
+    code = main(["compare", urls[0], nobody, "--workload", workload])
+
+    assert code != 0
+    assert "does not say what it serves" in capsys.readouterr().err
+
+
+def test_servers_and_folders_do_not_mix(urls, tmp_path, capsys):
+    assert main(["compare", urls[0], str(tmp_path)]) != 0
+    assert "is no URL" in capsys.readouterr().err
+
+
+def test_a_faster_side_is_better():
+    old, new = versus.Side("A"), versus.Side("B")
+    for side, value in ((old, 0.2), (new, 0.1)):
+        side.samples[("c1", "ttft")] = [[value + k / 1e4 for k in range(50)]] * 3
+        side.units[("c1", "ttft")] = "s"
+
+    (row,) = versus.verdicts(old, new, effect=0.05, confidence=0.95, jitter=0.03)
+    assert row.change is Change.BETTER
+    assert row.name == "c1::ttft"
