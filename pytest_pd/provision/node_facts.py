@@ -3,7 +3,7 @@
 A program of its own for a machine that may have another Python (3.6 and later)
 and nothing of ours: ``python3 -S -E node_facts.py`` with one JSON object on
 standard input (``ports``: (address, port) pairs to try, ``nonce``: path of a file,
-``disk``: folder); prints one line of JSON behind the word ``PDFACTS``.
+``disk``: folder); prints JSON in pieces, each a line behind ``PDFACTS`` and the node.
 """
 # ruff: noqa: UP006, UP031, UP035, UP045
 # ruff: noqa: PTH112, PTH118, PTH123, PTH208, B905
@@ -17,6 +17,9 @@ import socket
 import subprocess
 import sys
 from typing import Any, Dict, List, Optional
+
+PIECE = 400
+"""Characters: srun cuts lines of several nodes into each other above 1,024 bytes."""
 
 GPU_FIELDS = (
     "index,uuid,name,driver_version,memory.used,memory.total,"
@@ -148,7 +151,11 @@ def main() -> int:
     request = json.loads(sys.stdin.read() or "{}")
     mine = request.get("nodes", {}).get(os.environ.get("SLURMD_NODENAME", ""), {})
     request.update(mine)
-    sys.stdout.write("PDFACTS " + json.dumps(facts(request)) + "\n")
+    found = facts(request)
+    text = json.dumps(found)
+    for start in range(0, len(text), PIECE):
+        piece = text[start : start + PIECE]
+        sys.stdout.write("PDFACTS %s %s\n" % (found["node"], piece))
     return 0
 
 

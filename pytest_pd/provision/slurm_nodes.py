@@ -16,6 +16,7 @@ from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.local import launch_request, mark_of
+from pytest_pd.provision.node_lines import read_facts
 from pytest_pd.provision.preflight_nodes import bad_nodes
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import last_line
@@ -32,7 +33,6 @@ from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
 
 FACTS_S = 60.0
-MARKER = "PDFACTS "
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
@@ -155,8 +155,7 @@ class SlurmAllocation:
         }
         hosts = sorted(set(self._nodes.values()))
         done = self._once(hosts, "node_facts.py", json.dumps(request))
-        lines = [x for x in done.stdout.splitlines() if x.startswith(MARKER)]
-        found = {f["node"]: f for f in (json.loads(x[len(MARKER) :]) for x in lines)}
+        found = read_facts(done.stdout)
         blind = [h for h in hosts if found.get(h, {}).get("nonce") != nonce.read_text()]
         if not blind:
             return found

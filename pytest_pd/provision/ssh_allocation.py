@@ -19,6 +19,7 @@ from pytest_pd.provision import launcher
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.lease import disown
 from pytest_pd.provision.local import launch_request, mark_of
+from pytest_pd.provision.node_lines import read_facts
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_host import RemoteHost
 from pytest_pd.provision.ssh_process import SshProcess
@@ -31,7 +32,6 @@ LAUNCH = (
     "env {mark} setsid {python} >/dev/null 2>&1 &"
 )
 """The request goes through pipes only: no file there ever holds a secret."""
-MARKER = "PDFACTS "
 T = TypeVar("T")
 
 
@@ -143,7 +143,7 @@ class SshAllocation:
             ]
             request = {"ports": ports, "gpus": True, "disk": self._remote}
             text = host.checked(host.python("node_facts.py"), json.dumps(request))
-            facts: dict[str, Any] = json.loads(text.partition(MARKER)[2])
+            (facts,) = read_facts(text).values()
             return {**facts, "node": host.name}
 
         return self._all(ask)
