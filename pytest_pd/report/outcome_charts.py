@@ -9,6 +9,7 @@ from typing import Any
 from pytest_pd.report.chart import Axis, Bar, Bars, Plot, Series
 from pytest_pd.report.points import Point
 from pytest_pd.report.read import Entry
+from pytest_pd.report.scores import has_score, other_score, task_of
 
 Z_95 = 1.959964
 
@@ -50,9 +51,9 @@ def accuracy(entries: Iterable[Entry], pairs: Sequence[Mapping[str, Any]] = ()) 
 
 
 def _scores(entry: Entry) -> Iterator[Bar]:
-    score = entry.info.get("score")
-    if not isinstance(score, int | float) or isinstance(score, bool):
+    if not has_score(entry):
         return
+    score, task = float(entry.info["score"]), task_of(entry)
     number = int(entry.info.get("n", len(entry.samples)))
     error = entry.info.get("stderr")
     if isinstance(error, int | float):
@@ -61,12 +62,16 @@ def _scores(entry: Entry) -> Iterator[Bar]:
         low, high = wilson(score * number, number)
     least = entry.info.get("threshold")
     yield Bar(
-        f"{entry.test} (n = {number})",
+        f"{task} (n = {number})",
         100 * score,
         100 * max(low, 0.0),
         100 * min(high, 1.0),
         mark=100 * least if isinstance(least, int | float) else None,
     )
+    if (other := other_score(entry)) is not None:
+        low, high = wilson(other * number, number)
+        words = f"{task}, aggregated (n = {number})"
+        yield Bar(words, 100 * other, 100 * low, 100 * high, group=1)
 
 
 def refits(

@@ -19,6 +19,8 @@ from pytest_pd.report.picture import draw_topology
 from pytest_pd.report.plots import all_plots, per_device
 from pytest_pd.report.points import Point, points_of
 from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
+from pytest_pd.report.scores import HEAD as SCORES
+from pytest_pd.report.scores import score_rows
 from pytest_pd.report.summary import bad_outcomes
 from pytest_pd.report.words import digits, duration, headline, offered
 
@@ -101,7 +103,7 @@ def _plots(points: Sequence[Point], *, several_runs: bool) -> str:
     head = '<h2 id="figures">Figures</h2>'
     if not drawn:
         return head + "<p>No load was measured that holds.</p>"
-    rows = [_point_row(point, several_runs) for point in points]
+    rows = [_point_row(point, several_runs) for point in points if point.any.load]
     caption = "The values of the plots; what does not hold is in no plot"
     return (
         f'{head}<div class="plots">{"".join(drawn)}</div>'
@@ -133,6 +135,7 @@ def _topology(
         draw_topology(topology.plan),
         _services(topology, out),
         _charts(topology, own),
+        _scores(topology.entries),
         _other_figures(topology.entries),
         _instrument(own),
         _environment(topology),
@@ -158,6 +161,11 @@ def _services(topology: TopologyRecord, out: Path) -> str:
         rows.append((name, service.get("node", ""), gpus, ports, where))
     head = ("service", "node", "GPUs", "ports", "log")
     return table("Services", head, rows) if rows else ""
+
+
+def _scores(entries: Sequence[Entry]) -> str:
+    rows = score_rows(entries)
+    return table("Scores", SCORES, rows) if rows else ""
 
 
 def _other_figures(entries: Sequence[Entry]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pytest_pd.report.outcome import BAD, TestOutcome, rank
 from pytest_pd.report.points import Point, points_of
 from pytest_pd.report.read import RunRecord
+from pytest_pd.report.scores import HEAD as SCORES
+from pytest_pd.report.scores import score_rows
 from pytest_pd.report.words import digits, duration, headline, offered
 
 MOST_LISTED = 20
@@ -50,10 +52,14 @@ def _run(run: RunRecord) -> list[str]:
     lines += _gate(run)
     points = points_of([run])
     for topology in run.topologies:
-        own = [point for point in points if point.topology == topology.name]
+        own = [p for p in points if p.topology == topology.name and p.any.load]
+        scores = score_rows(topology.entries)
+        if own or scores:
+            lines += [f"### {topology.name}", ""]
         if own:
-            lines += [f"### {topology.name}", "", *table(HEAD, map(point_cells, own))]
-            lines.append("")
+            lines += [*table(HEAD, map(point_cells, own)), ""]
+        if scores:
+            lines += [*table(SCORES, scores), ""]
     return lines
 
 

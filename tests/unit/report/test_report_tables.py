@@ -7,6 +7,7 @@ import io
 
 import pytest
 
+from pytest_pd.report.page import make_page
 from pytest_pd.report.points import points_of, size_of
 from pytest_pd.report.read import read_run
 from pytest_pd.report.rows import LONG, long_rows, to_csv, wide_rows
@@ -132,3 +133,21 @@ def test_durations_have_three_digits(seconds, text):
 )
 def test_figures_have_three_digits(value, text):
     assert digits(value) == text
+
+
+def test_summary_and_page_tell_scores_with_their_gates(tmp_path):
+    scores = {"pd": 0.75, "aggregated": 1.0}
+    told = {"task": "pd_recall", "score": 0.75, "scores": scores}
+    gates = {"paired": "failed", "drift": "passed"}
+    found = entry("eval_sample", [0.1] * 40, point="", load={}, gates=gates, **told)
+    bound = entry("kv_handover_bound", [1e-7], point="kv:c1", load={})
+    run = read_run(write_run(tmp_path, entries=[found, bound], verdict=passed()))
+
+    summary, page = summary_markdown([run]), make_page([run], tmp_path)
+
+    row = "| pd_recall | 40 | 0.750 | 1.000 | paired failed, drift passed |"
+    assert row in summary
+    assert "<td>paired failed, drift passed</td>" in page
+    assert "pd_recall (n = 40)" in page
+    assert "pd_recall, aggregated (n = 40)" in page
+    assert "| kv" not in summary, "no latency, no row"
