@@ -31,20 +31,21 @@ SHOWN = 3
 LINE_SHOWN = 200
 NIXL_TROUBLE = re.compile(
     r"NIXL is not available|NIXL_ERR_\w+|nixl\w*(?:Error|Exception)"
-    r"|NIXL[^\n]*(?:handshake|connect)[^\n]*(?:fail|refused|time)"
+    r"|NIXL[^\n]*(?:handshake|connect)[^\n]*(?:fail|refused|time[d ]*out)"
     r"|Failed to (?:initiali[sz]e|import) nixl",
     re.I,
 )
 CONNECT = """
-for t in "$@"; do h=${t%:*}; p=${t##*:}
+for t in "$@"; do (
+h=${t%:*}; p=${t##*:}
 if command -v python3 >/dev/null 2>&1; then
-python3 -S -c 'import socket,sys
-try: socket.create_connection((sys.argv[1],int(sys.argv[2])),2).close()
-except OSError as e: print(e); sys.exit(1)' "$h" "$p" >/tmp/.pd 2>&1
+said=$(python3 -S -c 'import socket,sys
+try: socket.create_connection((sys.argv[1],int(sys.argv[2])),3).close()
+except OSError as e: print(e); sys.exit(1)' "$h" "$p" 2>&1)
 elif command -v bash >/dev/null 2>&1; then
-timeout 2 bash -c 'exec 3<>/dev/tcp/$0/$1' "$h" "$p" >/tmp/.pd 2>&1
-else echo "$t unknown"; continue; fi && echo "$t ok" || echo "$t $(tail -n 1 /tmp/.pd)"
-done"""
+said=$(timeout 3 bash -c 'exec 3<>/dev/tcp/$0/$1' "$h" "$p" 2>&1)
+else echo "$t unknown"; exit; fi && echo "$t ok" || echo "$t" $said
+) & done; wait"""
 """One line per ``host:port``: ``ok``, or why a connection is not possible."""
 
 DEVICES = "ls /sys/class/infiniband 2>/dev/null; true"
