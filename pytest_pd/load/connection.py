@@ -36,10 +36,10 @@ class Exchange:
     head: Head | None = None
     walker: ChunkWalker | None = None
     error: str = ""
-    add_read: Callable[[int, int, int], None] = field(init=False)
+    note: Callable[[int], None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.add_read = self.reads.add
+        self.note = self.reads.words.append
 
     @property
     def is_streaming(self) -> bool:
@@ -54,7 +54,7 @@ class Exchange:
         """
         raw = self.raw
         raw += data
-        self.add_read(kernel_ns, user_ns, len(raw))
+        self.reads.add(kernel_ns, user_ns, len(raw))
         head = self.head
         if head is None:
             head = self.head = parse_head(raw)

@@ -21,18 +21,14 @@ class Reads:
     All times are monotonic ns; a kernel stamp of 0 means that there was none.
     """
 
-    __slots__ = ("add", "words")
+    __slots__ = ("words",)
 
     def __init__(self) -> None:
-        words = self.words = array("q")
-        append = words.append
+        self.words = array("q")
 
-        def add(kernel_ns: int, user_ns: int, end: int) -> None:
-            append(kernel_ns)
-            append(user_ns)
-            append(end)
-
-        self.add = add
+    def add(self, kernel_ns: int, user_ns: int, end: int) -> None:
+        """Take one read: its stamps, and how many bytes there are with it."""
+        self.words.extend((kernel_ns, user_ns, end))
 
     def columns(self) -> Array:
         """Return kernel stamps, user stamps and ends: int64, shape (3, reads)."""
@@ -86,9 +82,9 @@ def payload_of(raw: bytearray, head: Head) -> Payload:
     return _walked(raw, head.size)
 
 
-def _plain_chunks(raw: bytearray, start: int) -> list[bytearray] | None:
+def _plain_chunks(raw: bytearray, start: int) -> list[bytes] | None:
     """Split a whole body none of whose payloads holds CRLF; None if one does."""
-    parts = raw[start:].split(b"\r\n")
+    parts = bytes(memoryview(raw)[start:]).split(b"\r\n")
     if parts[-3:] != [b"0", b"", b""] or len(parts) % 2 == 0:
         return None
     try:
@@ -98,7 +94,7 @@ def _plain_chunks(raw: bytearray, start: int) -> list[bytearray] | None:
     return parts if sizes == list(map(len, parts[1:-3:2])) else None
 
 
-def _joined(parts: list[bytearray], start: int) -> Payload:
+def _joined(parts: list[bytes], start: int) -> Payload:
     payloads = parts[1:-3:2]
     sizes = np.fromiter(map(len, payloads), "i8", len(payloads))
     lines = np.fromiter(map(len, parts[:-3:2]), "i8", len(payloads))

@@ -6,13 +6,14 @@ from __future__ import annotations
 import select
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from pytest_pd.load.backlog import Backlog, Counters, Settle
 from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
 from pytest_pd.load.connection import Connection, Exchange
 from pytest_pd.load.dispatch import Dispatcher
+from pytest_pd.load.gather import Gather, shortest_gap_ns
+from pytest_pd.load.host import runs_first
 from pytest_pd.load.http_message import BadHttp, Framing
 from pytest_pd.load.pool import ConnectionPool
 from pytest_pd.load.prompts import Prompt
@@ -22,24 +23,12 @@ from pytest_pd.load.target import RequestWriter, Target
 
 _EPOLLIN = select.EPOLLIN
 TICK_NS = NS // 20
+SURVEY_NS = NS // 5
 SPIN_NS = 60_000
 """The timer wakes this early, and the loop spins for the rest: a sleeping process
 needs tens of microseconds to run again."""
 BACKLOG_LIMIT = 512
-Settle = Callable[[Exchange, Outcome], tuple[Outcome, str]]
-"""Takes a finished exchange into the record; returns how it ended, and its text."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the loop saw of itself."""
-
-    connections: int = 0
-    retries: int = 0
-    most_in_flight: int = 0
-    in_flight: int = 0
-    done: int = 0
-    failed: int = 0
+__all__ = ["TICK_NS", "Counters", "KernelEngine", "Settle"]
 
 
 class KernelEngine:
@@ -64,21 +53,22 @@ class KernelEngine:
         timeout_s: float,
     ) -> None:
         self._prompts = prompts
-        self._settle = settle
         self._timeout_ns = int(timeout_s * NS)
         self._writer = RequestWriter(target)
         self._poll = select.epoll()
         self._pool = ConnectionPool(target, self._poll)
         self._timer = AbsoluteTimer()
         self._poll.register(self._timer.fd, select.EPOLLIN)
-        self._backlog: deque[tuple[Exchange, Outcome]] = deque()
-        self._histories: dict[int, str] = {}
         self._dispatcher: Dispatcher | None = None
         self._next_tick_ns = 0
         self._armed_ns = 0
+        self._gather = Gather()
+        self._reads = 0
+        self._next_survey_ns = 0
         self._is_stirred = True  # something happened that may let a request start
         self.offset = OffsetTracker.start()
         self.counters = Counters()
+        self._backlog = Backlog(prompts, settle, self.counters)
         self.name = "kernel"
         self.on_tick: Callable[[Counters], None] | None = None
 
@@ -105,7 +95,9 @@ class KernelEngine:
         """Send what `dispatcher` says until nothing is left and all is settled."""
         self._dispatcher = dispatcher
         self._next_tick_ns = self._armed_ns = 0
-        by_fd, timer_fd, poll = self._pool.by_fd, self._timer.fd, self._poll.poll
+        connection_of, read_stream = self._pool.by_fd.get, self._read_stream
+        timer_fd, poll = self._timer.fd, self._poll.poll
+        may_pause = runs_first()
         self._is_stirred = True
         while True:
             if self._is_stirred:
@@ -114,21 +106,25 @@ class KernelEngine:
                     break
                 self._is_stirred |= self._arm(dispatcher)
             is_idle = not self._is_stirred and not self._backlog
+            if may_pause and is_idle and self._gather.pause_ns:
+                self._pause(self._gather.pause_ns)
             events = poll(-1 if is_idle else 0)
+            self._reads += len(events)
             for fd, mask in events:
-                if fd == timer_fd:
-                    self._timer.clear()
-                    self._armed_ns = 0
-                    self._is_stirred = True
-                elif (connection := by_fd.get(fd)) is not None:
-                    if mask == _EPOLLIN and connection.is_streaming:
-                        self._read_stream(connection)
-                    else:
-                        self._serve(connection, mask)
+                connection = connection_of(fd)
+                if connection is None:
+                    if fd == timer_fd:
+                        self._timer.clear()
+                        self._armed_ns = 0
+                        self._is_stirred = True
+                elif mask == _EPOLLIN and connection.is_streaming:
+                    read_stream(connection)
+                else:
+                    self._serve(connection, mask)
             if self._backlog and (not events or len(self._backlog) > BACKLOG_LIMIT):
-                self._settle_one()
+                self._backlog.settle_one(dispatcher)
         while self._backlog:
-            self._settle_one()
+            self._backlog.settle_one(dispatcher)
         if self.on_tick:
             self.on_tick(self.counters)
 
@@ -156,29 +152,45 @@ class KernelEngine:
             self._armed_ns = wake
         return False
 
+    def _pause(self, pause_ns: int) -> None:
+        """Let events pile up, unless the timer is near.
+
+        A loop that runs before ordinary processes would else interrupt the engine
+        for each event; an ordinary one is held up often enough.
+        """
+        if self._armed_ns - time.monotonic_ns() > 2 * pause_ns:
+            time.sleep(pause_ns / NS)
+
     def _tick(self, now: int) -> None:
         self._next_tick_ns = now + TICK_NS
         self.offset.refresh()
-        late = now - self._timeout_ns
-        for connection in list(self._pool.by_fd.values()):
-            exchange = connection.exchange
-            if exchange is not None and exchange.sent_before_ns < late:
-                self._fail(connection, exchange, Outcome.TIMEOUT, "no end in time")
+        if now >= self._next_survey_ns:
+            self._survey(now)
         if self.on_tick:
             self.on_tick(self.counters)
+
+    def _survey(self, now: int) -> None:
+        """Give up what takes too long, and see how close events of a stream come."""
+        since_ns = now - self._next_survey_ns + SURVEY_NS
+        self._next_survey_ns = now + SURVEY_NS
+        late, streams = now - self._timeout_ns, []
+        for connection in list(self._pool.by_fd.values()):
+            exchange = connection.exchange
+            if exchange is None:
+                continue
+            if exchange.sent_before_ns < late:
+                self._fail(connection, exchange, Outcome.TIMEOUT, "no end in time")
+            elif connection.is_streaming:
+                streams.append(exchange.reads.words)
+        self._gather.look(shortest_gap_ns(streams), self._reads, since_ns)
+        self._reads = 0
 
     # -- one request --------------------------------------------------------
 
     def _start(self, intended_ns: int, index: int) -> None:
         prompt = self._prompts[index]
-        history = ""
-        if prompt.follows is not None:
-            history = self._histories.get(prompt.follows, "")
-        request = self._writer.write(index, prompt, history)
-        self.counters.in_flight += 1
-        self.counters.most_in_flight = max(
-            self.counters.most_in_flight, self.counters.in_flight
-        )
+        request = self._writer.write(index, prompt, self._backlog.history(prompt))
+        self.counters.begin()
         self._send(Exchange(index, intended_ns, request))
 
     def _send(self, exchange: Exchange) -> None:
@@ -257,9 +269,11 @@ class KernelEngine:
             return
         seconds, nanos = read_timespec(control[0][2])
         kernel_ns = seconds * NS + nanos - self.offset.offset_ns
-        raw = exchange.raw
+        raw, note = exchange.raw, exchange.note
         raw += data
-        exchange.add_read(kernel_ns, now, len(raw))
+        note(kernel_ns)  # as Reads.add does; a call less
+        note(now)
+        note(len(raw))
         if data.endswith(b"\r\n\r\n") or len(data) < 4:
             self._look_for_end(connection, exchange, kernel_ns)
 
@@ -359,26 +373,5 @@ class KernelEngine:
         exchange.request = b""
         self._is_stirred = True
         self.counters.in_flight -= 1
-        self._backlog.append((exchange, outcome))
-        dispatcher = self._dispatcher
-        assert dispatcher is not None
-        if dispatcher.has_followers(exchange.index):
-            while self._backlog:  # the next turn needs the answer
-                outcome = self._settle_one()
-        dispatcher.finished(
-            exchange.index, exchange.end_ns, is_ok=outcome is Outcome.OK
-        )
-
-    def _settle_one(self) -> Outcome:
-        exchange, outcome = self._backlog.popleft()
-        outcome, text = self._settle(exchange, outcome)
-        self.counters.done += 1
-        self.counters.failed += outcome is not Outcome.OK
-        dispatcher = self._dispatcher
-        if dispatcher is not None and dispatcher.has_followers(exchange.index):
-            prompt = self._prompts[exchange.index]
-            before = ""
-            if prompt.follows is not None:
-                before = self._histories.pop(prompt.follows, "")
-            self._histories[exchange.index] = before + prompt.text + text
-        return outcome
+        assert self._dispatcher is not None
+        self._backlog.add(exchange, outcome, self._dispatcher)

@@ -200,4 +200,4 @@ class HttpxEngine:
         )
         async for data in response.aiter_raw():
             exchange.raw += data
-            exchange.add_read(0, time.monotonic_ns(), len(exchange.raw))
+            exchange.reads.add(0, time.monotonic_ns(), len(exchange.raw))
