@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
+WORKER_EXIT_S = 30
+"""How long an xdist worker may take its topologies down after an interrupt."""
+
 pytest_plugins = (
     "pytest_pd.fixtures.topology",
     "pytest_pd.fixtures.ask",
@@ -95,6 +98,9 @@ def takes_topology(metafunc: pytest.Metafunc) -> bool:
 def pytest_configure_node(node: WorkerController) -> None:
     session = node.config.stash[SESSION]
     node.workerinput["pd_run"] = session.run.as_input()
+    # An interrupted worker takes its topology down before it is killed: 10 s of
+    # xdist's are over 5 s after execnet has interrupted it.
+    node.nodemanager.EXIT_TIMEOUT = WORKER_EXIT_S
 
 
 @pytest.hookimpl(optionalhook=True)
