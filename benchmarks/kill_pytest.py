@@ -4,12 +4,16 @@
     python benchmarks/kill_pytest.py --on ssh --count 30
     python benchmarks/kill_pytest.py --on slurm --count 30
     python benchmarks/kill_pytest.py --count 5 --signal TERM
+    python benchmarks/kill_pytest.py --victim any --count 30
 
 Each round runs ``pytest suites/correctness/test_api.py`` on ``local_1p1d`` (rehearsed
 over two real sshd hosts, or as a job of a real Slurm, all on loopback) and sends the
 signal at a random moment from its start to the time that a whole run took. A round is
 over when no process and no job of the run has been seen for a second; it fails if
-that takes longer than `--limit`. Rows are appended to `--rows` as they come.
+that takes longer than `--limit`. With ``--victim any`` one of the processes that
+pytest has started gets the signal (lease keeper, launchers, engines, router), and
+pytest has to end by itself, without an internal error. Rows are appended to `--rows`
+as they come.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +48,7 @@ SUITE = ROOT / "suites" / "correctness" / "test_api.py"
 LIMIT_S = {"local": 10.0, "ssh": 45.0, "slurm": 60.0}
 TTL_S = 5.0
 QUIET_S = 1.0
+OUTPUT = "out.txt"
 MOST_S = 180.0
 
 
@@ -53,6 +58,30 @@ class Site:
 
     options: tuple[str, ...]
     jobs: Callable[[str], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    Attributes:
+        at_s: Age of pytest when it or its child was hit, or when it ended.
+        gone_s: From pytest's end until nothing was left.
+        broken: Pytest met an error of its own instead of telling ours.
+    """
+
+    at_s: float
+    gone_s: float
+    hit: str
+    code: int
+    broken: bool
+
+    def line(self) -> str:
+        told = ", INTERNALERROR" if self.broken else ""
+        return (
+            f"at {self.at_s:5.2f} s {self.hit}: exit {self.code}{told}, gone in "
+            f"{self.gone_s:5.2f} s"
+        )
 
 
 @contextmanager
@@ -90,11 +119,12 @@ def cluster(folder: Path, content: dict[str, Any]) -> tuple[str, ...]:
 def start(folder: Path, site: Site) -> subprocess.Popen[bytes]:
     """Start pytest with its runs below `folder`."""
     options = ["--pd-topology", "local_1p1d", "-q", "-p", "no:cacheprovider"]
+    sink = (folder / OUTPUT).open("wb")
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", str(SUITE), *options, *site.options],
         cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=sink,
         start_new_session=True,
         env={
             **os.environ,
@@ -133,47 +163,73 @@ def gone_after_s(folder: Path, site: Site) -> float:
     return last_s - begun_s
 
 
-def one_round(delay_s: float, number: int, site: Site) -> tuple[float, float]:
-    """Return seconds to the signal (or to pytest's end), and until nothing was left."""
+def victim(child: subprocess.Popen[bytes], draw: random.Random) -> tuple[int, str]:
+    """Return one of the processes below pytest and its words; pytest if it has none."""
+    import psutil
+
+    found = psutil.Process(child.pid).children(recursive=True)
+    if not found:
+        return child.pid, "pytest"
+    chosen = draw.choice(found)
+    try:
+        words = " ".join(Path(word).name for word in chosen.cmdline()[:6])
+    except psutil.Error:
+        words = "gone"
+    return chosen.pid, words
+
+
+def one_round(
+    delay_s: float, number: int, site: Site, draw: random.Random | None = None
+) -> Round:
+    """Run pytest, send the signal, and wait until nothing is left.
+
+    Args:
+        draw: Chooses among the processes below pytest; None hits pytest itself.
+    """
     with tempfile.TemporaryDirectory(prefix="pd-kill-") as name:
         folder, begun_s = Path(name), time.monotonic()
-        child = start(folder, site)
+        child, hit = start(folder, site), "nothing"
         try:
             child.wait(delay_s)
         except subprocess.TimeoutExpired:
-            os.kill(child.pid, number)
+            pid, hit = victim(child, draw) if draw else (child.pid, "pytest")
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
         lived_s = time.monotonic() - begun_s
-        child.wait(60)
-        return lived_s, gone_after_s(folder, site)
+        child.wait(MOST_S)
+        gone_s = gone_after_s(folder, site)
+        broken = "INTERNALERROR" in (folder / OUTPUT).read_text(errors="replace")
+        return Round(lived_s, gone_s, hit, child.returncode, broken)
 
 
-def rounds(args: argparse.Namespace, site: Site) -> list[float]:
-    """Run all rounds, print and keep each; return seconds until nothing was left."""
+def rounds(args: argparse.Namespace, site: Site) -> list[Round]:
+    """Run all rounds, print and keep each."""
     number = getattr(signal, f"SIG{args.signal}")
-    longest_s = args.longest or one_round(MOST_S, number, site)[0]
+    longest_s = args.longest or one_round(MOST_S, number, site).at_s
     print(f"{args.on}: a whole run takes {longest_s:.1f} s", flush=True)
-    draw, gone_s = random.Random(args.seed), []
+    draw, found = random.Random(args.seed), []
+    others = draw if args.victim == "any" else None
     end_s = time.monotonic() + args.seconds
-    while len(gone_s) < args.count and time.monotonic() < end_s:
-        delay_s = draw.uniform(0.0, longest_s)
-        lived_s, seconds = one_round(delay_s, number, site)
-        gone_s.append(seconds)
-        print(
-            f"{len(gone_s):3} at {lived_s:5.2f} s: gone in {seconds:5.2f} s", flush=True
-        )
-        keep(args, lived_s, seconds)
-    return gone_s
+    while len(found) < args.count and time.monotonic() < end_s:
+        done = one_round(draw.uniform(0.0, longest_s), number, site, others)
+        found.append(done)
+        print(f"{len(found):3} {done.line()}", flush=True)
+        keep(args, done)
+    return found
 
 
-def keep(args: argparse.Namespace, lived_s: float, gone_s: float) -> None:
+def keep(args: argparse.Namespace, done: Round) -> None:
     """Append a row to the file of rows, if there is one."""
     if args.rows is None:
         return
     row = {
         "on": args.on,
         "signal": args.signal,
-        "at_s": round(lived_s, 2),
-        "gone_s": round(gone_s, 2),
+        "at_s": round(done.at_s, 2),
+        "gone_s": round(done.gone_s, 2),
+        "hit": done.hit,
+        "exit": done.code,
+        "broken": done.broken,
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -186,6 +242,7 @@ def main() -> int:
     parser.add_argument("--on", choices=sorted(LIMIT_S), default="local")
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--signal", default="KILL")
+    parser.add_argument("--victim", choices=("pytest", "any"), default="pytest")
     parser.add_argument("--longest", type=float, default=0.0, help="0: a whole run")
     parser.add_argument("--limit", type=float, default=0.0, help="0: by backend")
     parser.add_argument("--for", dest="seconds", type=float, default=1e9)
@@ -197,14 +254,18 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="pd-far-") as name,
         site_of(args.on, Path(name)) as site,
     ):
-        seconds = rounds(args, site)
+        found = rounds(args, site)
+    seconds = [each.gone_s for each in found]
     late = sum(each > limit_s for each in seconds)
+    broken = sum(each.broken for each in found)
     print(
-        f"{args.on}: {len(seconds)} x SIG{args.signal}: nothing left after median "
+        f"{args.on}: {len(seconds)} x SIG{args.signal} of {args.victim}: nothing left "
+        f"after median "
         f"{statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s, "
-        f"over {limit_s:g} s: {late}; load {os.getloadavg()[0]:.1f}"
+        f"over {limit_s:g} s: {late}; internal errors: {broken}; "
+        f"load {os.getloadavg()[0]:.1f}"
     )
-    return 1 if late else 0
+    return 1 if late or broken else 0
 
 
 if __name__ == "__main__":

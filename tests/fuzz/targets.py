@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 
 from pytest_pd.errors import PdError
@@ -15,6 +16,7 @@ from pytest_pd.evals.sample import read_samples
 from pytest_pd.load.decode import Reads, decode_error, decode_stream
 from pytest_pd.load.external import aiperf, guidellm, vllm_bench
 from pytest_pd.load.http_message import parse_head
+from pytest_pd.load.mooncake import read_trace
 from pytest_pd.load.sse import AnswerReader
 from pytest_pd.probe.logs import errors_in, first_error
 from pytest_pd.probe.metrics import increase, parse_page
@@ -31,12 +33,23 @@ from pytest_pd.proxy.ask import (
     single_stage_reason,
 )
 from pytest_pd.proxy.fault import parse_faults
+from pytest_pd.refit.external import parse_benchmark
+from pytest_pd.report.night import read_night
 from pytest_pd.report.read import read_run
+from pytest_pd.report.read_benchmark import read_benchmark
+from pytest_pd.report.sheet import read_sheet
+from pytest_pd.report.timeline import read_hops
+from pytest_pd.spec.baseline import BaselineFile
 from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.evals import EvalFileSpec
 from pytest_pd.spec.file import build, parse_document
+from pytest_pd.spec.gate import GateSpec
+from pytest_pd.spec.quarantine import read_quarantine
+from pytest_pd.spec.refit import RefitCluster, RefitSpec
 from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.variant import unfold
 from pytest_pd.spec.workload import WorkloadSpec
+from tests.fuzz import texts as real
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "unit" / "load" / "data"
@@ -165,6 +178,43 @@ def proxy_faults(data: bytes) -> None:
     parse_faults(data)
 
 
+def small_specs(data: bytes) -> None:
+    """Read the text as each of the small kinds of file that people write."""
+    document = parse_document(data.decode("utf-8", "replace"), Path("fuzz.yaml"))
+    for kind in (BaselineFile, EvalFileSpec, GateSpec, RefitSpec, RefitCluster):
+        with suppress(PdError):
+            build(document, kind)
+    with file_of(data, "quarantine.yaml") as path:
+        read_quarantine(path, date(2026, 11, 1))
+
+
+def night(data: bytes) -> None:
+    read_night(data.decode("utf-8", "replace"), "fuzz")
+
+
+def benchmark_file(data: bytes) -> None:
+    """Read a file of pytest-benchmark, and the figures of what is in it."""
+    with file_of(data, "0001_x.json") as path:
+        for entry in read_benchmark(path).topologies[0].entries:
+            entry.statistics()
+
+
+def trace(data: bytes) -> None:
+    with file_of(data, "trace.jsonl") as path:
+        read_trace(path)
+
+
+def sheet(data: bytes) -> None:
+    read_sheet(data.decode("utf-8", "replace"))
+
+
+def printed(data: bytes) -> None:
+    """Read what a refit benchmark and the proxy have printed."""
+    text = data.decode("utf-8", "replace")
+    read_hops(text)
+    parse_benchmark(text)
+
+
 TARGETS: Mapping[str, Target] = {
     "topology": topology,
     "cluster": cluster,
@@ -181,53 +231,13 @@ TARGETS: Mapping[str, Target] = {
     "slurm": slurm,
     "proxy_request": proxy_request,
     "proxy_faults": proxy_faults,
+    "small_specs": small_specs,
+    "night": night,
+    "benchmark_file": benchmark_file,
+    "trace": trace,
+    "sheet": sheet,
+    "printed": printed,
 }
-
-EVENT = (
-    b'data: {"id": "c", "choices": [{"index": 0, "text": " w001", "logprobs": null, '
-    b'"finish_reason": null}]}\n\n'
-)
-USAGE = (
-    b'data: {"choices": [], "usage": {"prompt_tokens": 4, "completion_tokens": 2}}\n\n'
-)
-STREAM = EVENT + EVENT + USAGE + b"data: [DONE]\n\n"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-LOG = (
-    b"INFO 11-21 15:00:00 [server.py:1] Application startup complete.\n"
-    b"2026-11-21 15:00:01,123 ERROR something: CUDA out of memory\n"
-    b"Traceback (most recent call last):\n  File x\nRuntimeError: boom\n"
-    b"0001-01-01 00:00:00 ERROR before all time\n"
-)
-PAGE = (
-    b"# HELP vllm:prompt_tokens_total x\n# TYPE vllm:prompt_tokens_total counter\n"
-    b'vllm:prompt_tokens_total{model_name="tiny",engine="0"} 12.0\n'
-    b'vllm:nixl_bytes_transferred_bucket{le="+Inf"} 3 1700000000 # {a="b"} 1\n'
-    b"process_resident_memory_bytes 1.2e+08\n"
-)
-EVALS = (
-    b'{"results": {"pd_recall": {}}, "n-samples": {"pd_recall": {"effective": 1}}}'
-    b'\n---\n{"doc_id": 0, "filter": "none", "exact_match": 1.0, "resps": [["a"]], '
-    b'"prompt_hash": "x", "metrics": ["exact_match"]}\n---\n'
-    b'{"task": "pd_recall", "doc_id": 0, "sent": 1, "begun_s": 0.5, "seconds": 0.1, '
-    b'"tokens": [], "logprobs": []}'
-)
-RUN = (
-    b'{"run_id": "abcdefgh", "created_s": 1.0, "topology": "local_1p1d"}\n---\n'
-    b'{"fullname": "pd::x::y[z]::ttft", "group": "ttft", "data": [0.1, 0.2], '
-    b'"outcome": "passed", "params": {"topology": "x"}, "extra_info": {"unit": "s", '
-    b'"load": {"concurrency": 1, "arrivals": "closed"}, '
-    b'"percentiles_s": {"p50": 1}}}\n---\n'
-    b'{"nodeid": "a::b", "topology": "local_1p1d", "verdict": "passed", '
-    b'"when": "call", "duration_s": 0.1}'
-)
-QUEUE = (
-    b"12|RUNNING|None|n[1-2]|1-02:03:04|2026-11-21T15:00:00\n"
-    b"12.0|prefill-0\nJobId=12 JobState=RUNNING Reason=None\n"
-)
-REQUEST = (
-    b'{"model": "tiny", "prompt": "w001 w002", "max_tokens": 4, "stream": true, '
-    b'"kv_transfer_params": {"remote_port": 1}}'
-)
 
 
 def seeds(name: str) -> list[bytes]:
@@ -239,20 +249,30 @@ def seeds(name: str) -> list[bytes]:
         "bench": [DATA / "vllm-bench-0.32.json"],
         "guidellm": [DATA / "guidellm-0.8.json"],
         "aiperf": [DATA / "aiperf-0.13.jsonl"],
-    }
-    chunk = f"{len(STREAM):x}\r\n".encode() + STREAM + b"\r\n0\r\n\r\n"
-    texts = {
-        "log": [LOG],
-        "metrics": [PAGE],
-        "events": [STREAM, b'data: {"error": {"message": "x", "code": 500}}\n\n'],
-        "http": [
-            HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk,
-            HEAD + b"Content-Length: 2\r\n\r\nab",
+        "small_specs": [
+            *sorted((ROOT / "fixtures" / "evals").glob("*.yaml")),
+            *sorted((ROOT / "fixtures" / "refit").rglob("*.yaml")),
         ],
-        "lm_eval": [EVALS],
-        "run_folder": [RUN],
-        "slurm": [QUEUE],
-        "proxy_request": [REQUEST],
+    }
+    chunk = f"{len(real.STREAM):x}\r\n".encode() + real.STREAM + b"\r\n0\r\n\r\n"
+    texts = {
+        "log": [real.LOG],
+        "metrics": [real.PAGE],
+        "events": [real.STREAM, b'data: {"error": {"message": "x", "code": 500}}\n\n'],
+        "http": [
+            real.HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk,
+            real.HEAD + b"Content-Length: 2\r\n\r\nab",
+        ],
+        "lm_eval": [real.EVALS],
+        "run_folder": [real.RUN],
+        "slurm": [real.QUEUE],
+        "proxy_request": [real.REQUEST],
+        "small_specs": list(real.SMALL),
+        "night": [real.NIGHT],
+        "benchmark_file": [real.BENCHMARK],
+        "trace": [real.TRACE],
+        "sheet": [real.SHEET],
+        "printed": [real.PRINTED],
         "proxy_faults": [b'[{"kind": "stall", "seconds": 1, "at": 2, "after": 3}]'],
     }
     found = [path.read_bytes() for path in files.get(name, ())]
