@@ -28,7 +28,7 @@ from statistics import NormalDist
 import numpy as np
 
 from pytest_pd.measure.pool import Assumed, pooled
-from pytest_pd.measure.ratio import compare_runs, run_scatter
+from pytest_pd.measure.ratio import Summary, compare_runs, run_scatter
 from pytest_pd.report.outcome_charts import wilson
 from pytest_pd.spec.gate import GateSpec
 
@@ -68,11 +68,11 @@ def may_be_worse(old: np.ndarray, new: float, assumed: Assumed) -> bool:
     return over > max(math.log(1 + LIMIT), 0.9 * least * scatter * share)
 
 
-def judged(baseline, new, assumed, metric: int) -> bool:
+def judged(old: list[Summary], new: np.ndarray, assumed: Assumed) -> bool:
     """Tell whether the gate calls one metric worse."""
     found = compare_runs(
-        [run[metric] for run in baseline],
-        [new[metric]],
+        old,
+        [new],
         confidence=1 - 2 * ALPHA / METRICS,
         jitter=assumed.jitter,
         weight=assumed.weight,
@@ -96,10 +96,11 @@ def simulate(case: str, baselines: int, seconds: float, seed: int) -> list[int]:
         logs = np.log([run[:, middle] for run in old]).T
         errors = np.array([errors_of(run) for run in old]).T
         assumed = pooled(logs.tolist(), errors.tolist(), JITTER)
+        known = [list(map(Summary, np.exp(logs[m]), errors[m])) for m in range(METRICS)]
         figures = np.log(new[:, middle])
         found = sum(
             may_be_worse(logs[m], figures[m], assumed[m])
-            and judged(old, new, assumed[m], m)
+            and judged(known[m], new[m], assumed[m])
             for m in range(METRICS)
         )
         reports, alarms = reports + 1, alarms + found
@@ -108,7 +109,7 @@ def simulate(case: str, baselines: int, seconds: float, seed: int) -> list[int]:
             continue
         metric = int(rng.integers(METRICS))
         for shift in hits:
-            hits[shift] += judged(old, new * shift, assumed[metric], metric)
+            hits[shift] += judged(known[metric], new[metric] * shift, assumed[metric])
         tried += 1
     return [baselines, reports, alarmed, alarms, tried, *hits.values()]
 

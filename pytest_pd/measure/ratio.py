@@ -21,6 +21,8 @@ from pytest_pd.measure.percentile import percentile
 
 Floats = NDArray[np.float64]
 DRAWS = 20_000
+ERROR_DRAWS = 2_000
+"""Enough for a standard error, to two percent of itself."""
 JITTER = 0.03
 """Standard deviation of the log of a figure from run to run, before any is seen."""
 JITTER_WEIGHT = 4.0
@@ -92,6 +94,42 @@ Run = Sequence[float] | Summary
 """What is known of one run: its samples, or the statistic with its error."""
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides of runs, ready to be asked at any confidence.
+
+    Attributes:
+        middle: Log of new over old.
+        noise: Draws of how far `middle` is off, shape (DRAWS,).
+        jitter: Scatter from run to run that went into it.
+        old, new: Log of the typical figure of each side.
+        old_runs, new_runs: How many runs each side had.
+    """
+
+    middle: float
+    noise: Floats
+    jitter: float
+    old: float
+    new: float
+    old_runs: int
+    new_runs: int
+
+    def ratio(self, confidence: float) -> Ratio:
+        """Return the ratio with its two-sided interval."""
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(self.noise, [tail, 1 - tail])
+        return Ratio(
+            value=math.exp(self.middle),
+            low=math.exp(self.middle + low),
+            high=math.exp(self.middle + high),
+            jitter=self.jitter,
+            old=math.exp(self.old),
+            new=math.exp(self.new),
+            old_runs=self.old_runs,
+            new_runs=self.new_runs,
+        )
+
+
 def statistic_of(samples: Sequence[float], name: str) -> float:
     """Return ``mean`` or a nearest-rank percentile, ``p50`` and so on.
 
@@ -128,9 +166,28 @@ def compare_runs(
     """Compare runs of samples of one metric.
 
     Args:
+        confidence: Of the two-sided interval.
+        old, new, statistic, jitter, weight, seed: See `comparison`.
+    """
+    return comparison(
+        old, new, statistic=statistic, jitter=jitter, weight=weight, seed=seed
+    ).ratio(confidence)
+
+
+def comparison(
+    old: Sequence[Run],
+    new: Sequence[Run],
+    *,
+    statistic: str = "p50",
+    jitter: float = JITTER,
+    weight: float = JITTER_WEIGHT,
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs of samples of one metric, for any confidence.
+
+    Args:
         old, new: Samples or summary of each run; the statistic of each is above 0.
         statistic: What is compared, see `statistic_of`.
-        confidence: Of the two-sided interval.
         jitter: Assumed scatter from run to run; the runs given correct it.
         weight: Degrees of freedom that the assumption is worth.
 
@@ -147,16 +204,12 @@ def compare_runs(
     share = math.sqrt(1 / len(old) + 1 / len(new))
     runs = scatter * share * rng.permutation(student(degrees))
     noise = _sampling(new, statistic, rng) - _sampling(old, statistic, rng) + runs
-    middle = float(logs[1].mean() - logs[0].mean())
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(noise, [tail, 1 - tail])
-    return Ratio(
-        value=math.exp(middle),
-        low=math.exp(middle + low),
-        high=math.exp(middle + high),
+    return Comparison(
+        middle=float(logs[1].mean() - logs[0].mean()),
+        noise=noise,
         jitter=scatter,
-        old=math.exp(logs[0].mean()),
-        new=math.exp(logs[1].mean()),
+        old=float(logs[0].mean()),
+        new=float(logs[1].mean()),
         old_runs=len(old),
         new_runs=len(new),
     )
@@ -224,32 +277,38 @@ def _logs(runs: Sequence[Run], statistic: str) -> Floats:
 
 def _sampling(runs: Sequence[Run], statistic: str, rng: np.random.Generator) -> Floats:
     """Return draws of how far the side's mean log statistic is off, shape (DRAWS,)."""
-    total = np.zeros(DRAWS)
+    known = [run.error for run in runs if isinstance(run, Summary)]
+    total: Floats = rng.normal(0.0, math.hypot(*known), DRAWS)
     for run in runs:
-        if isinstance(run, Summary):
-            total += rng.normal(0.0, run.error, DRAWS)
-        else:
+        if not isinstance(run, Summary):
             total += _log_draws(run, statistic, rng)
     return total / len(runs)
 
 
 def _log_draws(
-    run: Sequence[float], statistic: str, rng: np.random.Generator
+    run: Sequence[float],
+    statistic: str,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
 ) -> Floats:
     """Return draws of the log of one run's statistic, less what was seen."""
     samples = np.asarray(run, float)
     least = samples[samples > 0].min()
-    drawn: Floats = np.log(np.maximum(resampled(samples, statistic, rng), least))
+    found = resampled(samples, statistic, rng, draws)
+    drawn: Floats = np.log(np.maximum(found, least))
     return drawn - math.log(statistic_of(run, statistic))
 
 
 def relative_error(run: Sequence[float], statistic: str, *, seed: int = 0) -> float:
     """Return the standard error of the log of one run's statistic: a share."""
-    return float(_log_draws(run, statistic, np.random.default_rng(seed)).std())
+    rng = np.random.default_rng(seed)
+    return float(_log_draws(run, statistic, rng, ERROR_DRAWS).std())
 
 
-def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floats:
-    """Return the statistic of `DRAWS` bootstrap resamples, shape (DRAWS,).
+def resampled(
+    samples: Floats, statistic: str, rng: np.random.Generator, draws: int = DRAWS
+) -> Floats:
+    """Return the statistic of bootstrap resamples, shape (draws,).
 
     The k-th smallest of n draws with replacement is the sample at rank
     floor(n x Beta(k, n - k + 1)): order statistics of uniforms. No resample is made.
@@ -257,15 +316,15 @@ def resampled(samples: Floats, statistic: str, rng: np.random.Generator) -> Floa
     count = len(samples)
     if statistic != "mean":
         rank = max(math.ceil(round(_percent(statistic) * count / 100, 9)), 1)
-        places = rng.beta(rank, count - rank + 1, DRAWS) * count
+        places = rng.beta(rank, count - rank + 1, draws) * count
         ordered: Floats = np.sort(samples)
         drawn: Floats = ordered[np.minimum(places.astype(int), count - 1)]
         return drawn
     if count * DRAWS <= RESAMPLE_LIMIT:
-        found: Floats = samples[rng.integers(count, size=(DRAWS, count))].mean(1)
+        found: Floats = samples[rng.integers(count, size=(draws, count))].mean(1)
         return found
     error = samples.std() / math.sqrt(count)
-    normal: Floats = rng.normal(samples.mean(), error, DRAWS)
+    normal: Floats = rng.normal(samples.mean(), error, draws)
     normal[normal < samples.min()] = samples.min()
     return normal
 

@@ -15,7 +15,7 @@ from pytest_pd.measure.ratio import (
     Ratio,
     Run,
     Summary,
-    compare_runs,
+    comparison,
     has_ratio,
     summarised,
 )
@@ -135,12 +135,16 @@ def judge(
         )
     judged = max(1, sum(_identity(entry) in known for entry in entries))
     share = gate.alpha / judged
-    olds = [known.get(_identity(entry), []) for entry in entries]
+    olds = [
+        [
+            summarised(run, _statistic(gate, entry.metric))
+            for run in known.get(_identity(entry), [])
+        ]
+        for entry in entries
+    ]
     lines = tuple(
         _judge(gate, entry, old, share, assumed)
-        for entry, old, assumed in zip(
-            entries, olds, _assumed(gate, entries, olds), strict=True
-        )
+        for entry, old, assumed in zip(entries, olds, _assumed(gate, olds), strict=True)
     )
     lines += _unjudged(gate, run, entries)
     words = {line.word for line in lines}
@@ -152,38 +156,33 @@ def judge(
     return GateResult(tuple(sorted(lines, key=_rank)), failed)
 
 
-def _assumed(
-    gate: GateSpec, entries: Sequence[Entry], olds: Sequence[Sequence[Run]]
-) -> list[Assumed]:
+def _assumed(gate: GateSpec, olds: Sequence[Sequence[Summary]]) -> list[Assumed]:
     """Return the scatter to assume for each entry, learned from all of them."""
-    figures = [
-        [summarised(run, _statistic(gate, entry.metric)) for run in old]
-        for entry, old in zip(entries, olds, strict=True)
-    ]
-    logs = [[math.log(figure.value) for figure in row] for row in figures]
-    errors = [[figure.error for figure in row] for row in figures]
+    logs = [[math.log(figure.value) for figure in old] for old in olds]
+    errors = [[figure.error for figure in old] for old in olds]
     return pooled(logs, errors, gate.jitter)
 
 
 def _judge(
-    gate: GateSpec, entry: Entry, old: Sequence[Run], share: float, assumed: Assumed
+    gate: GateSpec,
+    entry: Entry,
+    old: Sequence[Summary],
+    share: float,
+    assumed: Assumed,
 ) -> GateLine:
     spec = gate.metrics[entry.metric]
     limit, name = spec.max_increase, entry.fullname.removeprefix("pd::")
     if not old:
         return GateLine(name, GateWord.NO_BASELINE, limit)
 
-    def ratio(confidence: float) -> Ratio:
-        return compare_runs(
-            old,
-            [entry.samples],
-            statistic=_statistic(gate, entry.metric),
-            confidence=confidence,
-            jitter=assumed.jitter,
-            weight=assumed.weight,
-        )
-
-    strict, usual = ratio(1 - 2 * share), ratio(1 - 2 * PASS_TAIL)
+    found = comparison(
+        old,
+        [entry.samples],
+        statistic=_statistic(gate, entry.metric),
+        jitter=assumed.jitter,
+        weight=assumed.weight,
+    )
+    strict, usual = found.ratio(1 - 2 * share), found.ratio(1 - 2 * PASS_TAIL)
     if strict.low > 1 and strict.value > 1 + limit:
         return GateLine(name, GateWord.WORSE, limit, strict)
     word = GateWord.PASSED if usual.high < 1 + limit else GateWord.TOO_NOISY
