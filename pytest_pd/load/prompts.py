@@ -93,14 +93,18 @@ class PromptSource:
     made: int = 0
     _words: tuple[str, ...] | tuple[int, ...] = field(init=False)
     _key: int = field(init=False)
+    overhead: int = field(init=False)
+    """Tokens of a prompt beside its words: specials, and the lead."""
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(self.salt.encode()).digest()
         self._key = int.from_bytes(digest[:8], "big")
         if isinstance(self.tokenizer, TokenIds):
             self._words = tuple(range(self.tokenizer.first, self.tokenizer.last))
+            self.overhead = 0
         else:
             self._words = tuple(self.tokenizer.words)
+            self.overhead = self.tokenizer.count(self.tokenizer.lead)
 
     def take(self, count: int, lengths: Lengths) -> list[Prompt]:
         """Return `count` prompts that this source never made before.
@@ -139,13 +143,6 @@ class PromptSource:
             input_tokens=len(picks) + self.overhead,
             output_tokens=output_tokens,
         )
-
-    @property
-    def overhead(self) -> int:
-        """Tokens of a prompt beside its words: specials, and the lead."""
-        if isinstance(self.tokenizer, TokenIds):
-            return 0
-        return self.tokenizer.count(self.tokenizer.lead)
 
     def serial_words(self, serial: int) -> int:
         """Return how many words it takes to spell `serial` and all before it."""

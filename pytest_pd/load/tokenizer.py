@@ -2,39 +2,22 @@
 
 In this order: a word list that we read ourselves, the `tokenizers` library, `tiktoken`
 on local files (Kimi K2 ships no tokenizer.json), the engine's ``/tokenize``, and token
-ids, which need no tokenizer at all. Which one it was is recorded with every result.
+ids, which need no tokenizer at all; chats are no lists of ids, so there the usage in
+the server's answers counts. Which one it was is recorded with every result.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_pd.errors import MeasurementError, SpecError
-
-COMMON_WORDS = """
-about above after again along also always another answer area around back because
-become been before began being below between book both boy came cannot change
-children city close country cut different does down during each earth end enough
-even every example face fall family far father few find first follow food form
-found four from gave girl give good got great group grow half hand hard have head
-hear help her here high him his home house however important into just keep kind
-know land large last later leave left letter life light like line list little live
-long look made main make man many mark mean men might mile more most mother
-mountain move much music must name near need never next night not now number off
-often old once one only open order other our out over own page paper part people
-place plant play point question quick read real right river room said same saw
-school sea second see seem sentence set several should show side since small some
-something sometimes soon sound start state still stop story study such sun table
-take talk tell than that their them then there these they thing think this those
-thought three through time together too took tree try turn two under until upon
-use very walk want was watch water way well went were what when where which while
-white who why will with without word work world would write year young
-""".split()  # noqa: SIM905
+from pytest_pd.load.asked import EngineTokenizer, UsageTokenizer, last_token_id
+from pytest_pd.load.words import single_token_words
 
 
 class Tokenizer(Protocol):
@@ -161,53 +144,6 @@ class Tiktoken:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineTokenizer:
-    """The serving engine itself, asked at ``/tokenize``."""
-
-    url: str
-    model: str
-    words: Sequence[str]
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    name: str = "the engine's /tokenize"
-    lead: str = ""
-
-    @classmethod
-    def ask(
-        cls, url: str, model: str, headers: Mapping[str, str] | None = None
-    ) -> EngineTokenizer:
-        """Return a tokenizer after the engine has answered.
-
-        Raises:
-            MeasurementError: it has no such endpoint.
-        """
-        probe = cls(url, model, (), headers or {})
-        plain = probe.count("")
-        return cls(
-            url,
-            model,
-            single_token_words(lambda text: probe.count(text) - plain),
-            headers or {},
-        )
-
-    def count(self, text: str) -> int:
-        import httpx
-
-        body = {"model": self.model, "prompt": text}
-        url = f"{self.url.rstrip('/')}/tokenize"
-        try:
-            answer = httpx.post(
-                url, json=body, headers=dict(self.headers), timeout=30, trust_env=False
-            )
-            answer.raise_for_status()
-            return int(answer.json()["count"])
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            raise MeasurementError(
-                f"{url} does not count tokens: {error}.",
-                hint="give the model's directory, or use token ids",
-            ) from error
-
-
-@dataclass(frozen=True, slots=True)
 class TokenIds:
     """No tokenizer: prompts are lists of token ids.
 
@@ -225,39 +161,14 @@ class TokenIds:
         raise MeasurementError("Token ids have no text to count.")
 
 
-def single_token_words(count: Any) -> list[str]:
-    """Return the common words that are one token each, a space in front.
-
-    Args:
-        count: Function of a text: its tokens, special tokens left out.
-
-    All words are counted in one go first; only where the sum is wrong is the list
-    halved, so that a good tokenizer is asked twice and not 300 times.
-    """
-    found = _single([f" {word}" for word in COMMON_WORDS], count)
-    if len(found) < 16:
-        raise MeasurementError(
-            f"Only {len(found)} common words are one token each.",
-            hint="use token ids for this model",
-        )
-    return found
-
-
-def _single(words: list[str], count: Any) -> list[str]:
-    if not words or count("".join(words)) == len(words):
-        return words
-    if len(words) == 1:
-        return []
-    half = len(words) // 2
-    return _single(words[:half], count) + _single(words[half:], count)
-
-
 def find_tokenizer(
     model_path: Path | None = None,
     *,
     url: str = "",
     model: str = "",
     headers: Mapping[str, str] | None = None,
+    is_chat: bool = False,
+    needs_text: bool = False,
 ) -> Tokenizer:
     """Return the best way to count tokens that can be had here.
 
@@ -266,9 +177,12 @@ def find_tokenizer(
         url: Base URL of the engine, asked only if the files do not help.
         model: Served name, for the engine.
         headers: Sent along to the engine.
+        is_chat: Prompts will be messages, which token ids cannot be.
+        needs_text: Prompts have to be text for another reason.
 
     Raises:
         SpecError: the directory is named and does not exist.
+        MeasurementError: text is needed and nobody counts its tokens.
     """
     if model_path is not None:
         if not model_path.is_dir():
@@ -280,7 +194,10 @@ def find_tokenizer(
             return EngineTokenizer.ask(url, model, headers)
         except MeasurementError:
             pass
-    return TokenIds()
+    if is_chat or needs_text:
+        return UsageTokenizer.ask(url, model, headers, is_chat=is_chat)
+    last = last_token_id(url, model, headers or {}) if url else None
+    return TokenIds(last // 9, last) if last else TokenIds()
 
 
 def _from_files(directory: Path) -> Tokenizer | None:

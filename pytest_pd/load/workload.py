@@ -11,6 +11,7 @@ from pytest_pd.load.mooncake import read_trace, replay_prompts
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Lengths, Prompt, PromptSource
 from pytest_pd.load.target import Target
+from pytest_pd.load.tokenizer import TokenIds
 from pytest_pd.spec.file import build, parse_document, read_document
 from pytest_pd.spec.locate import HERE, Roots, find
 from pytest_pd.spec.workload import WorkloadSpec
@@ -128,6 +129,14 @@ def prompts_for(
         entries = read_trace(data.path, sha256=data.sha256, limit=data.limit)
         return replay_prompts(
             entries, source, block_tokens=data.block_tokens, speed=data.speed
+        )
+    if isinstance(source.tokenizer, TokenIds) and (
+        spec.endpoint == "chat" or spec.turns > 1
+    ):
+        raise SpecError(
+            f"Workload {spec.name!r} needs prompts that are text, and nobody here "
+            "counts their tokens.",
+            hint="name the directory with the model's tokenizer",
         )
     count = point.load.warmup + (point.load.requests or _supply(point.load))
     lengths = Lengths(

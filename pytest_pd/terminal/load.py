@@ -97,10 +97,16 @@ def run(args: argparse.Namespace) -> int:
     headers = _headers(args)
     model = args.model or first_model(args.url, headers)
     target = target_for(spec, args.url, model, headers, ca_file=args.ca_file)
-    source = _source(args, model, headers)
+    points = sweep(spec, args.level)
+    if not points:
+        raise SpecError(
+            f"Workload {spec.name!r} has no point of level {args.level!r} or below.",
+            hint="give --level full",
+        )
+    source = _source(args, spec, model, headers)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
-    for point in sweep(spec, args.level):
+    for point in points:
         result = _measure(args, spec, point, target, source)
         report.append(plain_point(point.label, result, _figures(result, slo)))
         _show(point.label, result, report[-1])
@@ -192,10 +198,15 @@ def first_model(url: str, headers: dict[str, str]) -> str:
 
 
 def _source(
-    args: argparse.Namespace, model: str, headers: dict[str, str]
+    args: argparse.Namespace, spec: WorkloadSpec, model: str, headers: dict[str, str]
 ) -> PromptSource:
     tokenizer = find_tokenizer(
-        args.model_dir, url=args.url, model=model, headers=headers
+        args.model_dir,
+        url=args.url,
+        model=model,
+        headers=headers,
+        is_chat=spec.endpoint == "chat",
+        needs_text=spec.turns > 1,
     )
     # another salt per call: a prefix cache must not know the prompts of the last one
     return PromptSource(tokenizer, f"{args.seed}:{os.getpid()}:{os.urandom(4).hex()}")

@@ -97,7 +97,13 @@ def runner(
         SpecError: a URL does not say what it serves.
     """
     models: Mapping[str, str] = {url: first_model(url, {}) for url in urls}
-    tokenizer = find_tokenizer(None, url=urls[0], model=models[urls[0]])
+    tokenizer = find_tokenizer(
+        None,
+        url=urls[0],
+        model=models[urls[0]],
+        is_chat=spec.endpoint == "chat",
+        needs_text=spec.turns > 1,
+    )
     call = os.urandom(4).hex()
 
     def run(url: str, number: int) -> Iterator[tuple[str, LoadResult]]:

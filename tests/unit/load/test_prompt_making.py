@@ -9,17 +9,17 @@ import httpx
 import pytest
 
 from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.load.asked import EngineTokenizer
 from pytest_pd.load.mooncake import read_trace, replay_prompts
 from pytest_pd.load.prompts import Lengths, PromptSource
 from pytest_pd.load.tokenizer import (
-    COMMON_WORDS,
-    EngineTokenizer,
     HuggingFace,
     TokenIds,
     find_tokenizer,
-    single_token_words,
 )
-from pytest_pd.load.workload import conversations
+from pytest_pd.load.words import COMMON_WORDS, single_token_words
+from pytest_pd.load.workload import conversations, prompts_for, sweep
+from pytest_pd.spec.workload import WorkloadSpec
 from tests.services import require
 
 TINY = Path(__file__).parents[3] / "fixtures/models/tiny"
@@ -194,6 +194,67 @@ def test_token_ids_are_the_last_resort(unused_port):
     assert found.name == "token ids"
     with pytest.raises(MeasurementError):
         found.count("a")
+
+
+class Server:
+    """Stands for a server without ``/tokenize``; a token a word, and three more."""
+
+    def __init__(self, monkeypatch, vocabulary=10**6):
+        self.bodies = []
+        self.vocabulary = vocabulary
+        monkeypatch.setattr(httpx, "post", self.post)
+
+    def post(self, url, **options):
+        body = options["json"]
+        request = httpx.Request("POST", url)
+        if url.endswith("/tokenize"):
+            return httpx.Response(404, request=request)
+        self.bodies.append(body)
+        prompt = body.get("prompt") or body["messages"][0]["content"]
+        if isinstance(prompt, list) and max(prompt) >= self.vocabulary:
+            return httpx.Response(400, request=request)
+        usage = {"prompt_tokens": len(prompt.split()) + 3} if self.counts else None
+        return httpx.Response(200, json={"usage": usage}, request=request)
+
+    counts = True
+
+
+def test_chat_is_never_asked_in_token_ids(monkeypatch):
+    """Messages are text, so the answers' usage counts their tokens."""
+    server = Server(monkeypatch)
+
+    tokenizer = find_tokenizer(url="http://engine", model="m", is_chat=True)
+    (prompt,) = PromptSource(tokenizer, "x").take(1, Lengths(input_tokens=20))
+
+    assert tokenizer.name == "usage in the server's answers"
+    assert len(prompt.text.split()) + 3 == prompt.input_tokens == 20
+    assert all(body["messages"][0]["content"] for body in server.bodies)
+    assert len(server.bodies) < 6, "words are asked for together"
+
+
+def test_chat_with_a_server_that_never_tells_lengths_is_refused(monkeypatch):
+    server = Server(monkeypatch)
+    server.counts = False
+    with pytest.raises(MeasurementError, match="does not say how long"):
+        find_tokenizer(url="http://engine", model="m", is_chat=True)
+
+
+@pytest.mark.parametrize(("vocabulary", "last"), [(32_000, 9000), (4096, 2200)])
+def test_token_ids_stay_in_the_vocabulary(monkeypatch, vocabulary, last):
+    server = Server(monkeypatch, vocabulary)
+    server.counts = False
+    tokenizer = find_tokenizer(url="http://engine", model="m")
+
+    assert (tokenizer.first, tokenizer.last) == (last // 9, last)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"endpoint": "chat"}, {"kind": "multi_turn", "turns": 2}]
+)
+def test_what_needs_text_is_not_sent_as_token_ids(fields):
+    spec = WorkloadSpec(name="w", input_tokens=9, concurrency=[1], requests=4, **fields)
+    with pytest.raises(SpecError, match="needs prompts that are text"):
+        prompts_for(spec, sweep(spec)[0], PromptSource(TokenIds(), "x"))
 
 
 def test_absent_model_directory_is_an_error(tmp_path):

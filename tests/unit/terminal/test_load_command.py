@@ -29,6 +29,13 @@ def own_cache(tmp_path, monkeypatch):
 FAST = ["--output-tokens", "8", "--input-tokens", "16", "--warmup", "1"]
 
 
+def test_level_without_a_point_is_refused(url, capsys):
+    code = main(["load", url, "--workload", "local_multi_turn", "--level", "quick"])
+
+    assert code == 2
+    assert "has no point of level 'quick'" in capsys.readouterr().err
+
+
 def test_sweep_prints_a_table_and_writes_json_and_records(url, tmp_path, capsys):
     code = main(
         [
