@@ -9,7 +9,7 @@ from typing import Any
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.words import COMMON_WORDS, single_token_words
 
-LAST_IDS = (9000, 4500, 2200, 1100, 500)
+LAST_IDS = (9000, 4500, 2200, 1100, 500, 250, 120)
 """Token ids that a vocabulary may reach, largest first."""
 
 
@@ -35,14 +35,24 @@ class EngineTokenizer:
         """
         probe = cls(url, model, (), headers or {})
         plain = probe.count("")
-        return cls(
-            url,
-            model,
-            single_token_words(lambda text: probe.count(text) - plain),
-            headers or {},
-        )
+        words = single_token_words(lambda text: probe.count(text) - plain)
+        answer = probe.ask_for("".join(words))
+        if len(set(answer.get("tokens") or range(plain + 2))) < plain + 2:
+            raise MeasurementError(
+                "The engine knows none of the common words.",
+                hint="give the model's directory, or use token ids",
+            )
+        return cls(url, model, words, headers or {})
 
     def count(self, text: str) -> int:
+        return int(self.ask_for(text)["count"])
+
+    def ask_for(self, text: str) -> dict[str, Any]:
+        """Return what the engine makes of `text`: at least its ``count``.
+
+        Raises:
+            MeasurementError: it does not say.
+        """
         import httpx
 
         body = {"model": self.model, "prompt": text}
@@ -52,12 +62,14 @@ class EngineTokenizer:
                 url, json=body, headers=dict(self.headers), timeout=30, trust_env=False
             )
             answer.raise_for_status()
-            return int(answer.json()["count"])
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+            found: dict[str, Any] = answer.json()
+            int(found["count"])
+        except (httpx.HTTPError, TypeError, ValueError, KeyError) as error:
             raise MeasurementError(
                 f"{url} does not count tokens: {error}.",
                 hint="give the model's directory, or use token ids",
             ) from error
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +157,12 @@ def complete(
 def last_token_id(url: str, model: str, headers: Mapping[str, str]) -> int | None:
     """Return an id that the server's vocabulary reaches; None if it takes none.
 
-    The size of a vocabulary is in no answer, so a prompt of one id is sent.
+    The size of a vocabulary is in no answer, so a short prompt of one id is sent. It
+    is of several tokens: vLLM 0.32 with KV in files dies of a prompt of one.
     """
     for last in LAST_IDS:
         try:
-            complete(url, model, headers, [last])
+            complete(url, model, headers, [last] * 8)
         except MeasurementError:
             continue
         return last

@@ -8,7 +8,7 @@ from typing import Any
 from pytest_pd.load.connection import Exchange
 from pytest_pd.load.decode import Decoded, decode_error, decode_stream
 from pytest_pd.load.prompts import Prompt
-from pytest_pd.load.record import Outcome, Phase, Recorder
+from pytest_pd.load.record import Event, Outcome, Phase, Recorder
 
 ERRORS_KEPT = 200
 
@@ -112,4 +112,9 @@ def judge(exchange: Exchange, decoded: Decoded | None) -> tuple[Outcome, str]:
         return Outcome.DISCONNECT, "neither a finish reason nor [DONE]"
     if answer.output_tokens <= 0:
         return Outcome.NO_OUTPUT, "not one output token"
+    if not (answer.flags & Event.CONTENT).any():
+        return Outcome.NO_OUTPUT, (
+            f"{answer.output_tokens} output tokens by usage, and no event with text: "
+            "are they special tokens?"
+        )
     return Outcome.OK, ""

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     headers = _headers(args)
     model = args.model or first_model(args.url, headers)
     target = target_for(spec, args.url, model, headers, ca_file=args.ca_file)
-    points = sweep(spec, args.level)
+    points = list(sweep(spec, args.level))
     if not points:
         raise SpecError(
             f"Workload {spec.name!r} has no point of level {args.level!r} or below.",

@@ -21,6 +21,9 @@ def answers(wire):
         "cut inside a chunk": [wire.head, b"ff\r\ndata: half", None],
         "no finish": wire.answer(wire.text("a")),
         "no output": wire.answer(wire.usage(0), done),
+        "no text": wire.answer(
+            wire.text(""), wire.text("", "stop"), wire.usage(2), done
+        ),
         "empty": wire.answer(done),
         "not http": [b"220 smtp.example ready\r\n", None],
         "json, not a stream": [json_head % b"200 OK" + b"Content-Length: 2\r\n\r\n{}"],
@@ -41,6 +44,7 @@ def answers(wire):
         ("cut inside a chunk", "disconnect", ""),
         ("no finish", "disconnect", "neither a finish reason nor"),
         ("no output", "no_output", "not one output token"),
+        ("no text", "no_output", "no event with text"),
         ("empty", "disconnect", ""),
         ("json, not a stream", "malformed", "no event stream"),
         ("silence", "timeout", "in time|within"),

@@ -176,6 +176,23 @@ def test_engine_is_asked_where_there_are_no_files(monkeypatch):
     assert len(asked) < 6, "words are asked for together"
 
 
+def test_engine_that_knows_no_word_is_given_ids(monkeypatch):
+    """A small vocabulary makes the unknown token of each word: counts agree."""
+
+    def post(url, **options):
+        request = httpx.Request("POST", url)
+        prompt = options["json"]["prompt"]
+        if not url.endswith("/tokenize"):
+            return httpx.Response(200, json={}, request=request)
+        ids = [1, *(3 for _ in prompt.split())]
+        found = {"count": len(ids), "tokens": ids}
+        return httpx.Response(200, json=found, request=request)
+
+    monkeypatch.setattr(httpx, "post", post)
+
+    assert find_tokenizer(url="http://engine", model="m").name == "token ids"
+
+
 def test_words_of_several_tokens_are_sorted_out():
     """A tokenizer that cuts every word longer than five letters in two."""
 
@@ -254,7 +271,7 @@ def test_token_ids_stay_in_the_vocabulary(monkeypatch, vocabulary, last):
 def test_what_needs_text_is_not_sent_as_token_ids(fields):
     spec = WorkloadSpec(name="w", input_tokens=9, concurrency=[1], requests=4, **fields)
     with pytest.raises(SpecError, match="needs prompts that are text"):
-        prompts_for(spec, sweep(spec)[0], PromptSource(TokenIds(), "x"))
+        prompts_for(spec, next(iter(sweep(spec))), PromptSource(TokenIds(), "x"))
 
 
 def test_absent_model_directory_is_an_error(tmp_path):
