@@ -216,8 +216,13 @@ class Engine:
         seed = request.sampling.seed
         request.draws.seed(self._random.random() if seed is None else seed)
         for fault in self._faults.fire("submit"):
-            most = request.sampling.max_tokens + int(fault.options["tokens"])
-            request.sampling = replace(request.sampling, max_tokens=most)
+            count = int(fault.options["tokens"])
+            if fault.kind == "prompt_cut":
+                request.prompt = request.prompt[count:] or request.prompt
+                request.tokens = list(request.prompt)
+            else:
+                most = request.sampling.max_tokens + count
+                request.sampling = replace(request.sampling, max_tokens=most)
         self._requests[request.name] = request
         self._scheduler.waiting.append(request)
 

@@ -78,6 +78,9 @@ KINDS: Mapping[str, FaultKind] = {
     "prefill_also_decodes": FaultKind(
         "submit", "a prefill request generates more than it was asked", {"tokens": 8}
     ),
+    "prompt_cut": FaultKind(
+        "submit", "the first tokens of a prompt are lost", {"tokens": 1}
+    ),
     "http_error": FaultKind("http", "a request is refused", {"status": 500}),
     "stall": FaultKind("http", "a request waits before it is begun", {"seconds": 5.0}),
     "crash": FaultKind("http", "the process ends at a request", {"code": 1}),
@@ -103,6 +106,7 @@ KINDS: Mapping[str, FaultKind] = {
     "memory_growth": FaultKind("step", "each step leaks memory", {"mib": 1}),
     "metrics_frozen": FaultKind("metrics", "the page stays as it was at the strike"),
     "slow_start": FaultKind("start", "the server listens late", {"seconds": 5.0}),
+    "old_kv": FaultKind("start", "the KV folder holds what an earlier run has left"),
     "crash_at_start": FaultKind("start", "the process ends at start", {"code": 1}),
     "ready_lie": FaultKind(
         "start", "it says that it is ready before the engine runs", {"seconds": 5.0}

@@ -26,6 +26,7 @@ from pytest_pd.reference.model import Model
 from pytest_pd.reference.protocol import Context
 from pytest_pd.reference.server import VERSION, Front, Server
 from pytest_pd.reference.settings import Settings, read_settings
+from pytest_pd.reference.shared_storage import leave_old_kv
 from pytest_pd.reference.stats import EngineStats, log_stats
 from pytest_pd.reference.tokenizer import Tokenizer
 
@@ -57,7 +58,7 @@ async def _idle(settings: Settings) -> None:
 async def _serve(settings: Settings, clock: logs.Clock) -> None:
     sys.setswitchinterval(1e-4)  # an engine's thread must not hold up the stream
     stop = _stop_signal()
-    late_s = await _strike_start(Faults(settings.faults))
+    late_s = await _strike_start(Faults(settings.faults), settings)
     engines, server = _build(settings, clock)
     runner = web.AppRunner(
         server.application(),
@@ -80,7 +81,7 @@ async def _serve(settings: Settings, clock: logs.Clock) -> None:
         await runner.cleanup()
 
 
-async def _strike_start(faults: Faults) -> float:
+async def _strike_start(faults: Faults, settings: Settings) -> float:
     """Do what faults at start ask for; return how late the engines start."""
     late_s = 0.0
     for fault in faults.fire("start"):
@@ -91,6 +92,8 @@ async def _strike_start(faults: Faults) -> float:
                 await asyncio.sleep(float(fault.options["seconds"]))
             case "ready_lie":
                 late_s = float(fault.options["seconds"])
+            case "old_kv" if settings.kv_transfer is not None:
+                leave_old_kv(settings.kv_transfer)
     return late_s
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -139,3 +140,16 @@ class SharedStorageConnector:
 
 def _file_name(layer: int) -> str:
     return f"model.layers.{layer}.self_attn.attn.safetensors"
+
+
+def leave_old_kv(config: KvTransferConfig) -> None:
+    """Commit the fault ``old_kv``: a file of yesterday lies in the KV folder."""
+    if not config.extra.get("shared_storage_path"):
+        return
+    left = Path(str(config.extra["shared_storage_path"])) / "of-an-earlier-run"
+    left.mkdir(parents=True, exist_ok=True)
+    file = left / "layer_0.safetensors"
+    file.write_bytes(b"\0" * 64)
+    yesterday_s = time.time() - 86400.0
+    os.utime(file, (yesterday_s, yesterday_s))
+    os.utime(left, (yesterday_s, yesterday_s))

@@ -483,3 +483,15 @@ def test_a_false_hit_takes_blocks_of_another_prompt(start_server):
 
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 96
     assert answer["choices"][0]["text"].split() != other.expected[:4]
+
+
+def test_a_prompt_may_lose_its_first_tokens(start_server):
+    fault = '{"kind": "prompt_cut", "tokens": 3, "count": 1}'
+    server = start_server("--fault", fault)
+
+    cut, whole = (
+        server.complete(PROMPT.text, max_tokens=1).json()["usage"]["prompt_tokens"]
+        for _ in range(2)
+    )
+
+    assert whole - cut == 3

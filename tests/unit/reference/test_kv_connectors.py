@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_pd.errors import SpecError
 from pytest_pd.reference.connector import KvTransferConfig
 from pytest_pd.reference.prompts import block_edge_lengths, make_recall
 from pytest_pd.reference.shape import external_tokens, transferred_bytes
+from pytest_pd.reference.shared_storage import leave_old_kv
 
 ASK_REMOTE = {"do_remote_decode": True, "do_remote_prefill": False}
 BY_SOURCE = "prompt_tokens_by_source_total"
@@ -568,3 +570,18 @@ def test_other_requests_go_on_while_one_loads(make_bench):
             order.append(request)
 
     assert order == [local, loads]
+
+
+def test_a_folder_may_hold_what_an_earlier_run_left(tmp_path: Path):
+    extra = {"shared_storage_path": str(tmp_path)}
+
+    leave_old_kv(KvTransferConfig("ExampleConnector", "kv_both", extra=extra))
+
+    (left,) = tmp_path.rglob("*.safetensors")
+    assert left.stat().st_mtime < time.time() - 80000
+
+
+def test_a_folder_that_nobody_named_is_left_alone():
+    leave_old_kv(KvTransferConfig("ExampleConnector", "kv_both"))
+
+    assert not Path("/tmp/of-an-earlier-run").exists()
