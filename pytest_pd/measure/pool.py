@@ -84,10 +84,11 @@ def _learn(values: Floats, inside: Floats, jitter: float) -> list[Assumed]:
     found = []
     learned = max(weight, 0.0)
     for variance in np.maximum(others, floor):
-        mean = JITTER_WEIGHT * jitter**2 + learned * variance
-        mean /= JITTER_WEIGHT + learned
+        # an assumption that the runs deny loses its weight
+        trusted = JITTER_WEIGHT / max(1.0, variance / jitter**2)
+        mean = (trusted * jitter**2 + learned * variance) / (trusted + learned)
         # metrics that differ among themselves are no better known for the guess
-        found.append(Assumed(math.sqrt(mean), max(JITTER_WEIGHT, learned)))
+        found.append(Assumed(math.sqrt(mean), max(trusted, learned)))
     return found
 
 

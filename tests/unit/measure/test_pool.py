@@ -53,6 +53,15 @@ def test_metrics_that_move_together_are_worth_less():
     assert together == JITTER_WEIGHT < alone / 2
 
 
+def test_an_assumption_that_the_runs_deny_loses_its_weight():
+    rows = logs(13, jitter=0.4, shared=0.9)
+
+    found = pooled(rows, zeros(rows), 0.03)
+
+    assert max(a.weight for a in found) < JITTER_WEIGHT
+    assert min(a.jitter for a in found) > 0.2
+
+
 def test_metrics_that_differ_are_worth_less():
     rows = logs(25, jitter=0.01) + logs(25, jitter=0.10, seed=2)
 
