@@ -337,6 +337,7 @@ def bench_many(args):
             load,
             prompts(streams, events),
             shards=2,
+            scheduling=args.scheduling,
         )
         log = server.take_log()
         found = describe(Rhythm(streams, 0.1, 0.1, events), result, log)
@@ -344,6 +345,7 @@ def bench_many(args):
         flags = result.columns["flags"]
         report(
             "many",
+            client=f"pytest-pd, {result.instrument.scheduling}",
             streams=streams,
             outcomes=result.counts(),
             events_sent=len(log.sends),
@@ -375,7 +377,11 @@ def bench_shards(args):
                     )
                     target = Target(url=f"http://127.0.0.1:{port}", model="truth")
                     result = run_load(
-                        target, load, prompts(2 * streams, 256), shards=shards
+                        target,
+                        load,
+                        prompts(2 * streams, 256),
+                        shards=shards,
+                        scheduling=args.scheduling,
                     )
                     server.stdin.close()
                     own = json.loads(server.stdout.read())
@@ -383,6 +389,7 @@ def bench_shards(args):
             seconds = float(np.ptp(stamps)) / 1e9
             report(
                 "shards",
+                client=f"pytest-pd, {result.instrument.scheduling}",
                 shards=shards,
                 streams=streams,
                 events_per_s=len(stamps) / seconds,
@@ -399,6 +406,8 @@ def table(args):
     groups = defaultdict(list)
     for line in RESULTS.read_text().splitlines():
         found = json.loads(line)
+        if found["at"] < args.since:
+            continue
         who = (found["kind"], found.get("client", ""), found.get("concurrency", ""))
         groups[(*who, found.get("shards", ""))].append(flat(found))
     for key, rows in groups.items():
@@ -437,7 +446,9 @@ def main():
     )
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--since", default="", help="of the table: 2026-11-21T16:00")
     parser.add_argument("--peer", action="append", choices=PEERS)
+    parser.add_argument("--scheduling", choices=("auto", "normal"), default="auto")
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--itl-us", type=int, default=20_000)
     args = parser.parse_args()

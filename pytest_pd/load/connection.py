@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import ssl
 import time
@@ -14,6 +13,8 @@ from pytest_pd.load.decode import Reads
 from pytest_pd.load.http_message import ChunkWalker, Framing, Head, parse_head
 from pytest_pd.load.stamps import READ_BYTES, enable_kernel_stamps, receive
 
+READABLE, WRITABLE = 1, 4
+"""EPOLLIN and EPOLLOUT, which the module `select` names on Linux only."""
 _LF_END = b"\n\n\r\n0\r\n\r\n"
 
 
@@ -134,7 +135,7 @@ class Connection:
         self.is_streaming = False
         self.is_plain = tls is None and self.has_kernel_stamps
         self.recvmsg = self.sock.recvmsg
-        self.interest = select.EPOLLIN
+        self.interest = READABLE
         self.receive: Callable[[], tuple[bytes, int]] = self._receive_plain
         self._tls = TlsPipe(tls, server_hostname) if tls else None
         self._out = b""

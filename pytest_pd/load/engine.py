@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_pd.load.backlog import Backlog, Counters, Settle
 from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
-from pytest_pd.load.connection import Connection, Exchange
+from pytest_pd.load.connection import READABLE, WRITABLE, Connection, Exchange
 from pytest_pd.load.dispatch import Dispatcher
 from pytest_pd.load.gather import Gather, shortest_gap_ns
 from pytest_pd.load.host import runs_first
@@ -21,7 +21,6 @@ from pytest_pd.load.record import Outcome
 from pytest_pd.load.stamps import CONTROL_BYTES, READ_BYTES, read_timespec
 from pytest_pd.load.target import RequestWriter, Target
 
-_EPOLLIN = select.EPOLLIN
 TICK_NS = NS // 20
 SURVEY_NS = NS // 5
 SPIN_NS = 60_000
@@ -58,7 +57,7 @@ class KernelEngine:
         self._poll = select.epoll()
         self._pool = ConnectionPool(target, self._poll)
         self._timer = AbsoluteTimer()
-        self._poll.register(self._timer.fd, select.EPOLLIN)
+        self._poll.register(self._timer.fd, READABLE)
         self._dispatcher: Dispatcher | None = None
         self._next_tick_ns = 0
         self._armed_ns = 0
@@ -117,7 +116,7 @@ class KernelEngine:
                         self._timer.clear()
                         self._armed_ns = 0
                         self._is_stirred = True
-                elif mask == _EPOLLIN and connection.is_streaming:
+                elif mask == READABLE and connection.is_streaming:
                     read_stream(connection)
                 else:
                     self._serve(connection, mask)
@@ -230,9 +229,9 @@ class KernelEngine:
             if self._advance(connection) and exchange is not None:
                 self._send_first(connection, exchange)
             return
-        if mask & select.EPOLLOUT:
+        if mask & WRITABLE:
             self._flush(connection)
-        if mask & ~select.EPOLLOUT:
+        if mask & ~WRITABLE:
             self._read(connection, exchange)
 
     def _send_first(self, connection: Connection, exchange: Exchange) -> None:

@@ -1,6 +1,7 @@
 """The second engine: httpx, for hosts without epoll or where its stack is wanted.
 
-Its stamps are taken in user space when the bytes reach us, and every event says so.
+Over our own transport it has the kernel's stamps, too. Over httpx's stamps are taken in
+user space when the bytes reach us, and every event says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pytest_pd.load.http_message import Framing, Head
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Outcome
 from pytest_pd.load.target import Target, request_body
+from pytest_pd.load.transport import StampingTransport
 
 _FAILURES: tuple[tuple[type[Exception], Outcome], ...] = (
     (httpx.ConnectError, Outcome.CONNECT),
@@ -39,11 +41,10 @@ class HttpxEngine:
         prompts: Everything that may be sent.
         settle: Called once per request after its end.
         timeout_s: Limit per request.
-        transport: Given to the client; None for httpx's own.
+        transport: Given to the client; None for ours.
     """
 
     name = "httpx"
-    clock_steps = 0
 
     def __init__(
         self,
@@ -65,6 +66,13 @@ class HttpxEngine:
         self.counters = Counters()
         self.on_tick: Callable[[Counters], None] | None = None
 
+    @property
+    def clock_steps(self) -> int:
+        transport = self._transport
+        if isinstance(transport, StampingTransport):
+            return transport.offset.steps
+        return 0
+
     def open_connections(self, count: int) -> None:
         """Make the client; httpx connects when it sends."""
         self._runner.run(self._open())
@@ -73,6 +81,7 @@ class HttpxEngine:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         address = self._target.address
         tls = self._target.tls()
+        self._transport = self._transport or StampingTransport(tls)
         self._client = httpx.AsyncClient(
             base_url=f"{address.scheme}://{address.netloc}{address.base_path}",
             headers={**self._target.headers, "Accept-Encoding": "identity"},
@@ -198,6 +207,8 @@ class HttpxEngine:
             keeps_open=True,
             is_event_stream="text/event-stream" in kind,
         )
+        arrived = response.extensions.get("arrived")
         async for data in response.aiter_raw():
             exchange.raw += data
-            exchange.reads.add(0, time.monotonic_ns(), len(exchange.raw))
+            kernel_ns, user_ns = arrived() if arrived else (0, time.monotonic_ns())
+            exchange.reads.add(kernel_ns, user_ns, len(exchange.raw))

@@ -9,7 +9,7 @@ import time
 
 from pytest_pd.errors import InfrastructureLost
 from pytest_pd.load.clock import NS
-from pytest_pd.load.connection import Connection
+from pytest_pd.load.connection import READABLE, WRITABLE, Connection
 from pytest_pd.load.target import Target
 
 MAX_IDLE_NS = 4 * NS
@@ -66,7 +66,7 @@ class ConnectionPool:
             connection.close()
             return None
         self.by_fd[connection.fd] = connection
-        connection.interest = select.EPOLLIN | select.EPOLLOUT
+        connection.interest = READABLE | WRITABLE
         self._poll.register(connection.fd, connection.interest)
         return connection
 
@@ -104,9 +104,9 @@ class ConnectionPool:
 
     def watch(self, connection: Connection) -> None:
         """Ask for writability exactly as long as something waits for it."""
-        wanted = select.EPOLLIN
+        wanted = READABLE
         if connection.has_output or not connection.is_connected:
-            wanted |= select.EPOLLOUT
+            wanted |= WRITABLE
         if wanted != connection.interest and self._holds(connection):
             connection.interest = wanted
             self._poll.modify(connection.fd, wanted)
@@ -129,18 +129,30 @@ class ConnectionPool:
         return self.by_fd.get(connection.fd) is connection
 
 
-def resolve(target: Target) -> tuple[int, int, int, tuple[str, int]]:
-    """Return family, type, protocol and address of the target.
+Address = tuple[int, int, int, tuple[str, int]]
+"""Family, type, protocol and address, as `socket.getaddrinfo` gives them."""
+
+
+def resolve(target: Target) -> Address:
+    """Return the address of the target.
 
     Raises:
         InfrastructureLost: the host name does not resolve.
     """
-    address = target.address
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return resolve_host(target.address.host, target.address.port)
     except OSError as error:
         raise InfrastructureLost(
             f"{target.url} cannot be reached: {error}.", hint="check the host name"
         ) from error
+
+
+def resolve_host(host: str, port: int) -> Address:
+    """Return the first address of `host`.
+
+    Raises:
+        OSError: the name does not resolve.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     family, kind, proto, _, peer = found[0]
     return family, kind, proto, (str(peer[0]), int(peer[1]))

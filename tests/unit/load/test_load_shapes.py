@@ -7,8 +7,11 @@ import ipaddress
 import json
 import os
 import ssl
+import subprocess
 import sys
+from functools import partial
 
+import httpx
 import numpy as np
 import pytest
 
@@ -16,6 +19,7 @@ from pytest_pd.errors import MeasurementError, ProcessDied, SpecError
 from pytest_pd.load.bench import Bench
 from pytest_pd.load.calibrate import Rhythm
 from pytest_pd.load.host import prompt_scheduling
+from pytest_pd.load.httpx_engine import HttpxEngine
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.run import run_load
@@ -169,8 +173,7 @@ def test_tls_works_and_keeps_kernel_stamps(serve, wire, certificate, engine):
     assert result.counts() == {"ok": 3}
     assert next(result.traces()).text == "ab"
     assert server.accepted == 1
-    if engine == "kernel":
-        assert result.instrument.stamp_source == "kernel"
+    assert result.instrument.stamp_source == "kernel"
 
 
 def test_certificate_nobody_vouches_for_is_refused(serve, wire, certificate):
@@ -185,13 +188,46 @@ def test_certificate_nobody_vouches_for_is_refused(serve, wire, certificate):
     assert "certificate" in next(iter(result.errors.values())).lower()
 
 
-def test_httpx_engine_says_that_its_stamps_are_its_own(truth, load_with):
+def test_httpx_engine_has_kernel_stamps_by_our_transport(truth, load_with):
     result = load_with("httpx", truth.url, requests=4)
 
     assert result.counts() == {"ok": 4}
     assert result.instrument.engine == "httpx"
-    assert result.instrument.stamp_source == "user"
+    assert result.instrument.stamp_source == "kernel"
     assert result.instrument.connections_opened == 1
+
+
+def test_httpx_with_its_own_transport_says_so(truth, load_with, monkeypatch):
+    monkeypatch.setattr(
+        "pytest_pd.load.httpx_engine.HttpxEngine",
+        partial(HttpxEngine, transport=httpx.AsyncHTTPTransport()),
+    )
+    result = load_with("httpx", truth.url, requests=4)
+
+    assert result.counts() == {"ok": 4}
+    assert result.instrument.stamp_source == "user"
+
+
+WITHOUT_EPOLL = """
+import select, sys
+for name in [n for n in vars(select) if n.lower().startswith("epoll")]:
+    delattr(select, name)
+from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.run import run_load
+from pytest_pd.load.target import Target
+prompts = [Prompt(text=f"a {k}", output_tokens=4) for k in range(4)]
+result = run_load(Target(url=sys.argv[1]), LoadPoint(requests=4), prompts)
+print(result.instrument.engine, result.counts())
+"""
+
+
+def test_host_without_epoll_takes_the_second_engine(truth):
+    """As on macOS, where the module `select` does not even name it."""
+    words = [sys.executable, "-c", WITHOUT_EPOLL, truth.url]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=60)
+
+    assert said.stdout == "httpx {'ok': 4}\n", said.stderr
 
 
 def test_unknown_engine_is_named(truth, load_with):
