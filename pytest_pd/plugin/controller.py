@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,8 @@ class Controller:
         """Outcomes that are on no disk yet."""
         self.gate: list[str] = []
         self.gate_word = ""
+        self.is_lossy = False
+        """Whether something could not be written: such a run is never green."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -65,7 +68,17 @@ class Controller:
         )
         if report.failed:
             self.layers[told_layer(report)] += 1
-        keep_outcomes(self.session, self.unkept)
+        with self._told_if_lost():
+            keep_outcomes(self.session, self.unkept)
+
+    @contextmanager
+    def _told_if_lost(self) -> Generator[None]:
+        """Go on when the disk takes nothing more, and say so at the end."""
+        try:
+            yield
+        except OSError as error:
+            self.is_lossy = True
+            self.session.complain(f"results cannot be kept: {error}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> Any:
@@ -82,10 +95,12 @@ class Controller:
         self._save_benchmarks()
         if not self._exempt() and exitstatus in (0, 5) and self.silent():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self._gate_failed() and session.exitstatus == pytest.ExitCode.OK:
+        bad = self._gate_failed() or self.is_lossy
+        if bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
-        self._write_verdict(int(session.exitstatus))
+        with self._told_if_lost():
+            self._write_verdict(int(session.exitstatus))
         self._write_report()
 
     def _gate_failed(self) -> bool:

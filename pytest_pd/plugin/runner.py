@@ -165,9 +165,12 @@ class Runner:
         if entries and name is not None:
             from pytest_pd.plugin.keeping import keep_entries
 
-            keep_entries(
-                self.session, name, [e | {"outcome": report.outcome} for e in entries]
-            )
+            rows = [entry | {"outcome": report.outcome} for entry in entries]
+            try:
+                keep_entries(self.session, name, rows)
+            except OSError as error:
+                report.outcome = "failed"
+                report.longrepr = f"What was measured cannot be kept: {error}"
 
     def _tell_loss(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Say of a failure that its machines went away: no verdict on the content."""

@@ -38,8 +38,9 @@ class PdSession:
         self.runner: Runner
 
     def complain(self, text: str) -> None:
-        """Keep a line for the end of the summary."""
-        self.complaints.append(text)
+        """Keep a line for the end of the summary; the same line once."""
+        if text not in self.complaints:
+            self.complaints.append(text)
 
     @cached_property
     def run(self) -> Run:

@@ -70,3 +70,32 @@ def test_report_lies_beside_them(project):
     assert "my own words" in page.read_text()
     result.stdout.fnmatch_lines([f"pd: report {page}"])
     assert "1 failed, 1 invalid" in (page.parent / "summary.md").read_text()
+
+
+def test_what_cannot_be_kept_is_told_and_never_green(project):
+    project.suite(
+        "from pathlib import Path\n"
+        "def test_good(deployment): Path('run/results.jsonl').mkdir()\n"
+    )
+
+    result = project.run("--pd-run-dir", "run")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["pd: results cannot be kept: *Is a directory*"])
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
+def test_an_entry_that_cannot_be_kept_fails_its_test(project):
+    project.suite(
+        "from pathlib import Path\n"
+        "from pytest_pd.measure.measurement import Measurement\n"
+        "def test_good(deployment, record, topology):\n"
+        "    Path(f'run/{topology.name}/entries.jsonl').mkdir(parents=True)\n"
+        "    record([Measurement('x', (0.5,), unit='s')])\n"
+    )
+
+    result = project.run("--pd-run-dir", "run")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*What was measured cannot be kept:*directory*"])
+    assert "INTERNALERROR" not in result.stdout.str()
