@@ -78,13 +78,32 @@ class Plane:
         self.run("etcd", self.etcd_words())
         self.await_answer("etcd", self.ports["etcd"], tls=False, path="/health")
         self.start_api()
-        self.run("kube-controller-manager", self.manager_words())
+        self.start_controllers()
         self.start_kubelet()
 
     def start_api(self) -> None:
         """Start the API server; a second time it goes on with what etcd has."""
         self.run("kube-apiserver", self.api_words())
         self.await_answer("kube-apiserver", self.ports["api"], path="/readyz")
+
+    def start_controllers(self) -> None:
+        """Start the controllers; again, when a busy API server was too slow for them.
+
+        They give up on a server that does not answer within 10 s.
+
+        Raises:
+            ProvisionError: the namespaces get no service accounts.
+        """
+        name = "kube-controller-manager"
+        self.run(name, self.manager_words())
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        end_s = time.monotonic() + START_S
+        while not self.answers(self.ports["api"], account, tls=True):
+            if time.monotonic() > end_s:
+                raise ProvisionError(self.told_end(name))
+            if self.daemons[name].poll() is not None:
+                self.run(name, self.manager_words())
+            time.sleep(LOOK_S)
 
     def start_kubelet(self) -> None:
         """Start the stand-in for the kubelet; wait until its node is there."""
@@ -212,13 +231,15 @@ class Plane:
         end_s = time.monotonic() + START_S
         while not self.answers(port, path, tls):
             if self.daemons[name].poll() is not None or time.monotonic() > end_s:
-                log = self.folder / f"{name}.log"
-                ends = log.read_text(errors="replace").splitlines()[-8:]
-                raise ProvisionError(
-                    f"{name} of the local control plane does not answer; its log "
-                    "ends:\n  " + "\n  ".join(ends),
-                )
+                raise ProvisionError(self.told_end(name))
             time.sleep(LOOK_S)
+
+    def told_end(self, name: str) -> str:
+        """Return that a daemon does not do its work, with the end of its log."""
+        log = self.folder / f"{name}.log"
+        ends = log.read_text(errors="replace").splitlines()[-8:]
+        told = f"{name} of the local control plane does not answer; its log ends:\n  "
+        return told + "\n  ".join(ends)
 
     def answers(self, port: int, path: str, tls: bool) -> bool:
         """Ask once."""
