@@ -102,6 +102,7 @@ class Instrument:
         scheduling: ``fifo`` where the loop ran at real-time priority.
         clock_uncertainty_s: Between the hosts of the shards; 0 on one host.
         gpus: Clocks, power and slowdowns of this host's GPUs meanwhile.
+        warm_up: Waves sent before until two agreed; empty when none were.
         attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.
     """
@@ -133,6 +134,7 @@ class Instrument:
     scheduling: str = "normal"
     clock_uncertainty_s: float = 0.0
     gpus: Mapping[str, Any] = field(default_factory=dict)
+    warm_up: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
     calibration: Mapping[str, Any] = field(default_factory=dict)
 

@@ -40,6 +40,7 @@ from pytest_pd.load.workload import (
 from pytest_pd.measure.goodput import goodput
 from pytest_pd.measure.latency import measurements
 from pytest_pd.measure.trial import measure_point
+from pytest_pd.measure.warm import Warmer, WarmUp, shape_of, wave_of, with_warm_up
 from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
 from pytest_pd.terminal.view import LiveView, as_table, plain_point
@@ -61,7 +62,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--burstiness", type=float, default=1.0, help="shape of gamma arrivals")
     add("--requests", type=int, help="per point; default: 10 per stream")
     add("--duration", type=float, help="seconds per point, instead of --requests")
-    add("--warmup", type=int, default=2, help="warm-up requests per stream")
+    add(
+        "--warmup",
+        type=int,
+        default=2,
+        help="warm-up requests per stream, after waves until two agree; 0 for none",
+    )
     add("--input-tokens", type=int, default=128)
     add("--output-tokens", type=int, default=64)
     add("--shared-tokens", type=int, default=0, help="of the input, shared by all")
@@ -106,10 +112,15 @@ def run(args: argparse.Namespace) -> int:
     source = _source(args, spec, model, headers)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
+    warmer = Warmer()
     for point in points:
+        warmed = _warm(args, spec, point, target, source, warmer)
         result = _measure(args, spec, point, target, source)
+        result = with_warm_up(result, warmed)
         report.append(plain_point(point.label, result, _figures(result, slo)))
         _show(point.label, result, report[-1])
+        if warmed.e2e_s:
+            print(f"{warmed.line()}\n", flush=True)
         if args.save:
             result.save(args.save / f"{point.label}.npz")
     if args.json:
@@ -217,6 +228,25 @@ def _slo(args: argparse.Namespace, spec: WorkloadSpec) -> SloSpec | None:
     if any(given.values()):
         return SloSpec(**given)
     return spec.slo
+
+
+def _warm(
+    args: argparse.Namespace,
+    spec: WorkloadSpec,
+    point: SweepPoint,
+    target: Target,
+    source: PromptSource,
+    warmer: Warmer,
+) -> WarmUp:
+    warming = wave_of(point)
+
+    def wave() -> LoadResult:
+        prompts = prompts_for(spec, warming, source)
+        return run_load(target, warming.load, prompts, engine=args.engine)
+
+    if not (args.warmup and spec.warmup_per_concurrency):
+        return WarmUp()
+    return warmer.warm(shape_of(args.url, spec, point), wave)
 
 
 def _measure(

@@ -135,6 +135,7 @@ _WORDS = (
     "attempts",
     "scheduling",
     "gpus",
+    "warm_up",
 )
 _WHOLE = (
     "cores",
