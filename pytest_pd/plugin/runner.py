@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,8 @@ class Runner:
         self.session = session
         self.durations = Durations()
         self.diagnosed: set[str] = set()
+        self.unheld: ProvisionError | None = None
+        """Why the nodes of the test at hand could not be held."""
 
     @cached_property
     def manager(self) -> TopologyManager[Deployment]:
@@ -91,16 +93,28 @@ class Runner:
         if name is None or not needs_deployment(item):
             return (yield)
         alone = any(map(item.get_closest_marker, ("measure", "performance")))
+        self.unheld = None
         if not self._why_skip(item, name):
-            with self._nodes(name, alone=False):
-                self.manager.prepare(name)
+            with self._held(name, alone=False):
+                if self.unheld is None:
+                    self.manager.prepare(name)
         try:
-            with self._nodes(name, alone=alone):
+            with self._held(name, alone=alone):
                 return (yield)
         finally:
-            with self._nodes(name, alone=False):
+            with self._held(name, alone=False):
                 error = self.manager.finished(name)
             self._report_teardown(item, error)
+
+    @contextmanager
+    def _held(self, name: str, *, alone: bool) -> Generator[None]:
+        """Hold the nodes; what prevents it is the error of the test's set-up."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._nodes(name, alone=alone))
+            except ProvisionError as error:
+                self.unheld = error
+            yield
 
     def _nodes(self, name: str, *, alone: bool) -> AbstractContextManager[None]:
         """Hold the topology's nodes: alone for an item that measures."""
@@ -118,6 +132,9 @@ class Runner:
             return
         if reason := self._why_skip(item, name):
             pytest.skip(reason)
+        if self.unheld is not None:
+            error, self.unheld = self.unheld, None
+            raise error
         if needs_deployment(item):
             left_s = self._check(name).seconds_left()
             if reason := why_no_time(left_s, self.durations.needed_s(item)):

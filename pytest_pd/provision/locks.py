@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
+from pathlib import Path
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.rundir import user_dir
@@ -32,12 +33,11 @@ def host_lock(
         timeout_s: Seconds to wait for another holder; None waits for ever.
 
     Raises:
-        ProvisionError: another process held it all the time; says which.
+        ProvisionError: another process held it all the time; says which. Or its file
+            cannot be opened.
     """
-    folder = user_dir() / "locks"
-    folder.mkdir(exist_ok=True)
-    path = folder / file_name(name)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = user_dir() / "locks" / file_name(name)
+    fd = _opened(path)
     begun_s = clock()
     try:
         while not _try(fd, shared=shared):
@@ -79,6 +79,18 @@ def file_name(name: str) -> str:
     """Return a file name of its own for each lock, readable where it can be."""
     safe = "".join(letter if letter in SAFE else "_" for letter in name)[:80]
     return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _opened(path: Path) -> int:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ProvisionError(
+            f"The lock {path.name!r} cannot be opened: {error.strerror or error}.",
+            hint="ulimit -n says how many files may be open; or make room on the disk",
+            where=path,
+        ) from error
 
 
 def _try(fd: int, *, shared: bool) -> bool:
