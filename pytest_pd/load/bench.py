@@ -1,8 +1,8 @@
-"""Load from another machine: one process there sends every point of a topology.
+"""Load from other machines: processes there send every point of a topology.
 
-It is a shard that stays (`shard_process`), started once behind a command such as
+Each is a shard that stays (`shard_process`), started once behind a command such as
 ``srun``; what it sends and how it calibrates itself happens on its own machine, the
-record comes back on our clock.
+records come back on our clock and are merged.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from pytest_pd.errors import MeasurementError, ProcessDied
 from pytest_pd.load.calibrate import Calibration, Rhythm
@@ -40,16 +41,18 @@ LEAD_NS = NS // 20
 
 @dataclass(slots=True)
 class Bench:
-    """A load process on another machine, started when it is first needed.
+    """Load processes on other machines, each started when it is first needed.
 
     Attributes:
         command: Words that run Python with this package there.
-        env: Whole environment of the command; None is ours.
+        env: Whole environment of the commands; None is ours.
+        more: The same for further machines, which only `shards` above 1 reach.
     """
 
     command: Sequence[str]
     env: Mapping[str, str] | None = None
-    _shard: RunningShard | None = field(default=None, repr=False)
+    more: Sequence[Sequence[str]] = ()
+    _running: dict[int, RunningShard] = field(default_factory=dict, repr=False)
 
     def run(
         self,
@@ -58,23 +61,30 @@ class Bench:
         prompts: Sequence[Prompt],
         *,
         tokenizer: str = "unknown",
+        shards: int = 1,
         on_tick: Callable[[Counters], None] | None = None,
     ) -> LoadResult:
         """Send `prompts` from there; as `run_load`.
 
+        Args:
+            shards: Load processes: one a machine in turn, `command`'s first.
+
         Raises:
-            ProcessDied: the load process or its machine went away.
+            ProcessDied: a load process or its machine went away.
         """
         started_at_s = time.time()
         job = Job(target, point, tuple(prompts))
-        (share,) = deal(point, job.prompts, 1)
-        shard = self._ready()
+        shares = deal(point, job.prompts, shards)
+        running = self._ready(len(shares))
         try:
-            shard.send(describe(job, share, "auto", "auto"))
-            shard.expect("ready")
+            for shard, share in zip(running, shares, strict=True):
+                shard.send(describe(job, share, "auto", "auto"))
+            for shard in running:
+                shard.expect("ready")
             start_ns = time.monotonic_ns() + LEAD_NS
-            shard.send({"start_ns": start_ns + shard.offset_ns})
-            finished = collect([shard], on_tick)
+            for shard in running:
+                shard.send({"start_ns": start_ns + shard.offset_ns})
+            finished = collect(running, on_tick)
         except BaseException:
             self.close()
             raise
@@ -82,13 +92,13 @@ class Bench:
         return make_result(job, recorder, outcomes, tokenizer, started_at_s)
 
     def calibrate(self, rhythm: Rhythm, *, duration_s: float) -> Calibration:
-        """Measure the instrument's error there, against a server beside it.
+        """Measure the first process' error there, against a server beside it.
 
         Raises:
             MeasurementError: it cannot be measured there.
             ProcessDied: the load process or its machine went away.
         """
-        shard = self._ready()
+        (shard,) = self._ready(1)
         plain = dataclasses.asdict(rhythm)
         try:
             shard.send({"calibrate": plain, "duration_s": duration_s})
@@ -101,38 +111,42 @@ class Bench:
         return Calibration.from_json(answer["calibration"])
 
     def close(self) -> None:
-        """End the process, if it runs."""
-        if self._shard is None:
-            return
-        shard, self._shard = self._shard, None
-        stop(shard.process)
-        if shard.drain is not None:
-            shard.drain.join(10)
+        """End the processes that run."""
+        running, self._running = self._running, {}
+        for shard in running.values():
+            stop(shard.process)
+        for shard in running.values():
+            if shard.drain is not None:
+                shard.drain.join(10)
 
-    def _ready(self) -> RunningShard:
-        """Return the process, its clock compared with ours just now."""
-        if self._shard is not None and self._shard.process.poll() is not None:
+    def _ready(self, count: int) -> list[RunningShard]:
+        """Return that many processes, their clocks compared with ours just now."""
+        if any(s.process.poll() is not None for s in self._running.values()):
             self.close()
-        if self._shard is None:
-            self._shard = self._start()
+        commands = cycle([self.command, *self.more])
+        for number, command in zip(range(count), commands, strict=False):
+            if number not in self._running:
+                self._running[number] = self._start(number, command)
+        running = [self._running[number] for number in range(count)]
         try:
-            self._shard.compare_clocks(boot_id())
+            for shard in running:
+                shard.compare_clocks(boot_id())
         except ProcessDied:
             self.close()
             raise
-        return self._shard
+        return running
 
-    def _start(self) -> RunningShard:
+    def _start(self, number: int, command: Sequence[str]) -> RunningShard:
         pipe = subprocess.PIPE
         process = subprocess.Popen(
-            [*self.command, *MODULE],
+            [*command, *MODULE],
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
             env=None if self.env is None else dict(self.env),
             start_new_session=True,
         )
-        shard = RunningShard(process, 0)
+        shard = RunningShard(process, number)
         shard.drain = threading.Thread(target=drain, args=(shard,), daemon=True)
         shard.drain.start()
         return shard

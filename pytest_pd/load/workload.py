@@ -61,6 +61,8 @@ def sweep(spec: WorkloadSpec, level: str = "full") -> Iterator[SweepPoint]:
     for point in _all_points(spec):
         if LEVELS.index(point.level) <= LEVELS.index(level):
             yield point
+            for number in range(2, spec.repeats + 1):
+                yield replace(point, label=f"{point.label}-{number}")
 
 
 def _all_points(spec: WorkloadSpec) -> Iterator[SweepPoint]:

@@ -76,6 +76,8 @@ class WorkloadSpec(Model):
             these times its concurrency; an open-loop point takes `requests`.
         requests: Requests of every point, instead.
         duration_s: No request starts later in a point. Not with `requests`.
+        shards: Load processes. On a cluster they are spread over the nodes of the
+            topology, beginning with the router's.
         repeats: Each point is run so often.
         error_share: The instrument's error p99 may be this share of the median.
         body: Fields added to every request.
@@ -104,6 +106,7 @@ class WorkloadSpec(Model):
     requests: Positive | None = None
     duration_s: Seconds | None = None
     timeout_s: Seconds = 600.0
+    shards: Positive = 1
     repeats: Positive = 1
     seed: Count = 0
     max_lateness_share: Share = 0.1

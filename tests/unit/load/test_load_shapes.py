@@ -354,8 +354,29 @@ def test_a_bench_sends_point_after_point_with_one_process(truth, bench):
     ]
 
     assert [run.counts() for run in runs] == [{"ok": 6}, {"ok": 6}]
-    assert bench._shard.process.poll() is None
+    assert bench._running[0].process.poll() is None
     assert all(run.tokenizer == "unknown" and run.url == truth.url for run in runs)
+
+
+def test_a_bench_spreads_its_shards_over_machines(truth, bench):
+    """One process for each command, kept for the next point; the records are one."""
+    bench.more = [[sys.executable, "-B"]]
+
+    runs = [
+        bench.run(
+            Target(url=truth.url),
+            LoadPoint(concurrency=3, requests=9, min_waves=1),
+            numbered(9),
+            shards=shards,
+        )
+        for shards in (2, 3, 1)
+    ]
+
+    assert [run.counts() for run in runs] == [{"ok": 9}] * 3
+    assert [run.instrument.shards for run in runs] == [2, 3, 1]
+    assert [len(set(run.rows()["shard"])) for run in runs] == [2, 3, 1]
+    started = [shard.process.args[1] for shard in bench._running.values()]
+    assert started == ["-m", "-B", "-m"]
 
 
 def test_a_bench_calibrates_itself_where_it_runs(bench):
@@ -377,8 +398,8 @@ def test_a_rhythm_that_cannot_be_is_told(bench):
 def test_a_bench_that_dies_is_told_and_started_anew(truth, bench):
     target = Target(url=truth.url)
     bench.run(target, LoadPoint(requests=2), numbered(2))
-    bench._shard.process.kill()
-    bench._shard.process.wait()
+    bench._running[0].process.kill()
+    bench._running[0].process.wait()
     assert bench.run(target, LoadPoint(requests=2), numbered(2)).counts() == {"ok": 2}
 
     nowhere = Bench([sys.executable, "-c", "raise SystemExit('no such host')"])

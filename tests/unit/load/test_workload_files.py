@@ -131,3 +131,11 @@ def test_trace_workload_reads_its_file(tmp_path):
 def test_what_makes_no_sense_is_refused(text, message):
     with pytest.raises(SpecError, match=message):
         parse_workload(text)
+
+
+def test_repeated_points_have_labels_of_their_own():
+    spec = parse_workload(
+        "{name: w, input_tokens: 9, concurrency: [1, 2], repeats: 3, requests: 4}"
+    )
+    labels = [point.label for point in sweep(spec)]
+    assert labels == ["c1", "c1-2", "c1-3", "c2", "c2-2", "c2-3"]
