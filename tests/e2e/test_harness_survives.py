@@ -184,7 +184,8 @@ def test_too_few_file_descriptors_from_the_start_are_told(tmp_path):
 
     assert code != 0
     assert "Too many open files" in text
-    assert not list(marked_with("never-such-a-run/"))
+    if list((tmp_path / "run").glob("*/manifest.json")):
+        assert_gone(tmp_path / "run")
 
 
 @pytest.mark.parametrize("ahead_s", [86400, -86400], ids=["ahead", "back"])
