@@ -13,7 +13,6 @@ from pytest_pd.load.clock import NS, AbsoluteTimer, OffsetTracker
 from pytest_pd.load.connection import READABLE, WRITABLE, Connection, Exchange
 from pytest_pd.load.dispatch import Dispatcher
 from pytest_pd.load.gather import Gather, shortest_gap_ns
-from pytest_pd.load.host import runs_first
 from pytest_pd.load.http_message import BadHttp, Framing
 from pytest_pd.load.pool import ConnectionPool
 from pytest_pd.load.prompts import Prompt
@@ -63,6 +62,7 @@ class KernelEngine:
         self._armed_ns = 0
         self._gather = Gather()
         self._reads = 0
+        self._woke_ns = 0
         self._next_survey_ns = 0
         self._is_stirred = True  # something happened that may let a request start
         self.offset = OffsetTracker.start()
@@ -96,7 +96,7 @@ class KernelEngine:
         self._next_tick_ns = self._armed_ns = 0
         connection_of, read_stream = self._pool.by_fd.get, self._read_stream
         timer_fd, poll = self._timer.fd, self._poll.poll
-        may_pause = runs_first()
+        monotonic_ns = time.monotonic_ns
         self._is_stirred = True
         while True:
             if self._is_stirred:
@@ -105,9 +105,10 @@ class KernelEngine:
                     break
                 self._is_stirred |= self._arm(dispatcher)
             is_idle = not self._is_stirred and not self._backlog
-            if may_pause and is_idle and self._gather.pause_ns:
+            if is_idle and self._gather.pause_ns:
                 self._pause(self._gather.pause_ns)
             events = poll(-1 if is_idle else 0)
+            self._woke_ns = monotonic_ns()
             self._reads += len(events)
             for fd, mask in events:
                 connection = connection_of(fd)
@@ -152,11 +153,7 @@ class KernelEngine:
         return False
 
     def _pause(self, pause_ns: int) -> None:
-        """Let events pile up, unless the timer is near.
-
-        A loop that runs before ordinary processes would else interrupt the engine
-        for each event; an ordinary one is held up often enough.
-        """
+        """Let events pile up, unless the timer is near."""
         if self._armed_ns - time.monotonic_ns() > 2 * pause_ns:
             time.sleep(pause_ns / NS)
 
@@ -261,17 +258,16 @@ class KernelEngine:
         except OSError:
             self._read(connection, connection.exchange)  # which meets it again
             return
-        now = time.monotonic_ns()
         exchange = connection.exchange
         if not data or not control or exchange is None:
-            self._take(connection, exchange, data, 0, now)
+            self._take(connection, exchange, data, 0, time.monotonic_ns())
             return
         seconds, nanos = read_timespec(control[0][2])
         kernel_ns = seconds * NS + nanos - self.offset.offset_ns
         raw, note = exchange.raw, exchange.note
         raw += data
         note(kernel_ns)  # as Reads.add does; a call less
-        note(now)
+        note(self._woke_ns)
         note(len(raw))
         if data.endswith(b"\r\n\r\n") or len(data) < 4:
             self._look_for_end(connection, exchange, kernel_ns)

@@ -81,13 +81,6 @@ class HostShare:
         )
 
 
-def runs_first() -> bool:
-    """Return whether this thread runs before all ordinary ones."""
-    if not hasattr(os, "sched_getscheduler"):
-        return False
-    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_FIFO
-
-
 def _run_queue_s() -> float:
     """Second field of schedstat: ns spent runnable on a run queue."""
     path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
