@@ -51,7 +51,7 @@ SLO_FIELDS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd load``."""
     add = parser.add_argument
-    add("url", help="base URL, for example http://127.0.0.1:8000")
+    add("url", type=base_url, help="base URL, for example http://127.0.0.1:8000")
     add("--model", default="", help="served name; default: the first of /v1/models")
     add("--endpoint", choices=("completions", "chat"), default="completions")
     add("--workload", help="name or path of a workload file, instead of what follows")
@@ -87,6 +87,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write everything but raw samples")
     add("--save", type=Path, metavar="DIR", help="write raw records, one .npz a point")
     add("--quiet", action="store_true", help="no live view")
+
+
+def base_url(text: str) -> str:
+    """Return a URL as we want it: clients of OpenAI's write ``/v1`` behind it."""
+    return text.rstrip("/").removesuffix("/v1")
 
 
 def _numbers(text: str) -> list[int]:

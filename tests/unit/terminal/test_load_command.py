@@ -29,6 +29,12 @@ def own_cache(tmp_path, monkeypatch):
 FAST = ["--output-tokens", "8", "--input-tokens", "16", "--warmup", "1"]
 
 
+@pytest.mark.parametrize("tail", ["/", "/v1", "/v1/"])
+def test_url_may_be_written_as_openais_clients_want_it(url, tail):
+    words = [f"{url}{tail}", "--requests", "4", *FAST, "--no-calibrate", "--quiet"]
+    assert main(["load", *words]) == 0
+
+
 def test_level_without_a_point_is_refused(url, capsys):
     code = main(["load", url, "--workload", "local_multi_turn", "--level", "quick"])
 
