@@ -129,6 +129,11 @@ def kill_once(
     plane: Plane, folder: Path, kinds: str, delay_s: float, *, relay_too: bool
 ) -> tuple[int, float]:
     """Return how many objects there were at the signal, and seconds to none."""
+    old = set(left(plane, kinds))  # what an earlier round has left, if any
+
+    def fresh() -> set[str]:
+        return set(left(plane, kinds)) - old
+
     options = ["--topology", TOPOLOGY, "--rehearse", "--cluster"]
     options += [str(folder / "plane.yaml"), "--run-dir", str(folder / make_run_id())]
     child = subprocess.Popen(
@@ -138,7 +143,7 @@ def kill_once(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while child.poll() is None and not left(plane, "namespaces"):
+    while child.poll() is None and not set(left(plane, "namespaces")) - old:
         time.sleep(0.1)
     with suppress(subprocess.TimeoutExpired):
         child.wait(delay_s)
@@ -148,8 +153,8 @@ def kill_once(
         os.kill(pid, signal.SIGKILL)
     begun_s = time.monotonic()
     child.wait()
-    count = len(left(plane, kinds))
-    while left(plane, kinds) and time.monotonic() - begun_s < LONGEST_S:
+    count = len(fresh())
+    while fresh() and time.monotonic() - begun_s < LONGEST_S:
         time.sleep(0.2)
     return count, time.monotonic() - begun_s
 

@@ -71,7 +71,7 @@ KINDS = {
     ("gateway.networking.k8s.io", "HTTPRoute", "httproutes"): ROUTE,
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet", "leaderworkersets"): WORKERS,
 }
-APPROVED = {"api-approved.kubernetes.io": "tests of pytest-pd"}
+APPROVED = {"api-approved.kubernetes.io": "unapproved, for tests of pytest-pd"}
 """Groups of ``k8s.io`` are protected: a server wants a word about who approved."""
 
 

@@ -272,24 +272,48 @@ def test_an_api_server_that_restarts_takes_nothing_with_it(plane, tmp_path):
         process.stop(grace_s=1.0)
 
 
-def test_a_forward_that_breaks_is_begun_again(plane, tmp_path):
-    code = (
-        "import socket, sys\n"
-        "s = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
-        "while True: s.accept()[0].sendall(b'hello')"
-    )
+GREETER = (
+    "import socket, sys\n"
+    "s = socket.create_server((sys.argv[1], int(sys.argv[2])))\n"
+    "while True: s.accept()[0].sendall(b'hello')"
+)
+
+
+def start_greeter(allocation):
+    """Return a service that says hello, and where it is heard from here."""
     (port,) = free_ports(1)
     plan = plan_of([python("one", SLEEPER)])
+    address = allocation.addresses(plan)["node0"]
+    one = python("one", GREETER, address, str(port), ports={"http": port})
+    process = allocation.start(one)
+    reached_at = (allocation.reach(plan)["node0"], port)
+    wait_until(lambda: hears(reached_at), "an answer")
+    return process, reached_at
+
+
+def test_a_forward_that_breaks_is_begun_again(plane, tmp_path):
     with allocated(shared(plane), tmp_path) as allocation:
-        address = allocation.addresses(plan)["node0"]
-        reached_at = (allocation.reach(plan)["node0"], port)
-        one = python("one", code, address, str(port), ports={"http": port})
-        process = allocation.start(one)
-        wait_until(lambda: hears(reached_at), "an answer")
+        process, reached_at = start_greeter(allocation)
         process.forward._popen.kill()
         process.forward._popen.wait()
 
         wait_until(lambda: hears(reached_at), "an answer again")
+
+
+def test_ports_of_what_is_kept_stay_forwarded_until_its_lease_is_over(plane, tmp_path):
+    cluster, run_id = shared(plane), make_run_id()
+    run = RunDir(tmp_path / run_id / "toy")
+    run.create()
+    context = run.context(run_id, cluster.lease_ttl_s)
+    plan = plan_of([python("one", SLEEPER)])
+    with held(run.lease, cluster.lease_ttl_s):
+        with KubernetesBackend().allocate(cluster, plan, context) as allocation:
+            _, reached_at = start_greeter(allocation)
+            allocation.keep()
+
+        wait_until(lambda: hears(reached_at), "an answer when the harness is gone")
+    wait_until(lambda: not hears(reached_at), "the end")
+    wait_until(lambda: not objects_of(plane, run_id), "the end of its objects")
 
 
 def test_commands_of_another_user_of_the_namespace_are_left_alone(plane, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from pytest_pd.provision.rehearse import rehearse
 from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import find
-from tests.kit import wait_until
+from tests.kit import free_ports, wait_until
 from tests.kube_crds import definitions
 from tests.services import require
 from tests.services_kube import NAMESPACE, cluster_for, kube, kubectl, site_for
@@ -51,13 +52,13 @@ def here(cluster):
 
 
 @contextmanager
-def small(plane, folder, name="llama31_8b_8p8d", *, real=None, **site):
+def small(plane, folder, name="llama31_8b_8p8d", *, real=None):
     """Yield the topology with one worker per role, played in a shared namespace."""
     (found,) = find("topologies", [name])
     spec = read_topology(found.path, found.name)
     pools = {r: getattr(spec, r).model_copy(update={"replicas": 1}) for r in POOLS}
     wanted = spec.model_copy(update=pools)
-    cluster = cluster_for(plane, namespace=NAMESPACE, **site)
+    cluster = cluster_for(plane, namespace=NAMESPACE, python=sys.executable)
     topology, _ = rehearse(wanted, here(cluster), installed=real)
     _, place = rehearse(wanted, cluster)
     run_id = make_run_id()
@@ -127,15 +128,26 @@ def test_a_selector_that_matches_nothing_is_named(plane, deployment):
     assert "llm-d.ai/role=prefill" in said
 
 
-def test_a_backend_that_the_router_cannot_reach_is_named(plane, tmp_path):
-    with small(plane, tmp_path) as deployment:
-        process = deployment.processes["prefill-0"]
-        process.kill(19)  # a stopped program still accepts: take the pod away
-        kubectl(plane, "delete", "pod", process.pod, "-n", NAMESPACE, "--now")
-        found = "\n".join(deployment.allocation.diagnose(deployment.plan))
+def test_a_backend_that_the_router_cannot_reach_is_named(deployment):
+    plan = deployment.plan
+    (wrong,) = deployment.endpoints(Role.PREFILL)
+    lost = replace(wrong, inside="http://nowhere.invalid:8000")
+    ends = tuple(lost if each == wrong else each for each in plan.endpoints)
 
-    assert "backend: 1 of 2 workers cannot be reached from the pod of router" in found
-    assert "NIXL: not connected. 1 of 1 prefill side channels" in found
+    (said,) = deployment.allocation.diagnose(replace(plan, endpoints=ends))
+    assert said.startswith(
+        "backend: 1 of 2 workers cannot be reached from the pod of router: prefill-0 "
+        "(nowhere.invalid:8000): "
+    )
+
+
+def test_side_channels_that_decode_cannot_reach_are_named(deployment):
+    plan = deployment.plan
+    (closed,) = free_ports(1)
+    services = [replace(s, ports={"side_channel": closed}) for s in plan.services]
+
+    (said,) = deployment.allocation.diagnose(replace(plan, services=tuple(services)))
+    assert said.startswith("NIXL: not connected. 1 of 1 prefill side channels")
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ class PodRunner:
             await self.report(status.waiting(self.pod, "ErrImagePull", why))
             return
         self._publish()
-        while True:
+        while not self.stopping:
             try:
                 await self._start()
             except KeyError as why:
@@ -106,9 +106,9 @@ class PodRunner:
                 await self.report(status.waiting(self.pod, reason, text))
                 return
             assert self.container is not None
-            probing = asyncio.create_task(self._probe())
+            beside = asyncio.create_task(self._beside(self.container))
             how = await self.container.wait()
-            probing.cancel()
+            beside.cancel()
             if self.pod["spec"].get("restartPolicy") != "Always" or self.stopping:
                 await self.report(status.ended(self.pod, how, self.started))
                 return
@@ -186,6 +186,13 @@ class PodRunner:
         for mount in self.spec.get("volumeMounts", ()):
             source = sources[mount["name"]] / mount.get("subPath", "")
             yield str(source), mount["mountPath"]
+
+    async def _beside(self, container: Container) -> None:
+        """Probe a container while it runs; end one that was deleted meanwhile."""
+        if self.stopping:
+            await container.stop(0.0)
+        else:
+            await self._probe()
 
     async def _probe(self) -> None:
         """Ask the container as its readiness probe says; report every change."""

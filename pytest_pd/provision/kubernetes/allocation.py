@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.kubernetes.client import KubeClient
@@ -28,6 +23,7 @@ from pytest_pd.provision.kubernetes.forward import (
     take_block,
 )
 from pytest_pd.provision.kubernetes.guard import guard, lease
+from pytest_pd.provision.kubernetes.helper import KEEP, RELAY, Helper
 from pytest_pd.provision.kubernetes.load_pod import start as start_load_pod
 from pytest_pd.provision.kubernetes.manifest import (
     namespace,
@@ -47,12 +43,10 @@ from pytest_pd.provision.kubernetes.relay import now_text
 from pytest_pd.provision.kubernetes.sweep import sweep
 from pytest_pd.provision.kubernetes.watch import PodWatch
 from pytest_pd.provision.launcher import write_json
-from pytest_pd.provision.lease import disown
 from pytest_pd.provision.local import mark_of, service_env
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 
-RELAY_S = 30.0
 LAST_LOGS_S = 5.0
 
 
@@ -87,7 +81,7 @@ class KubeAllocation:
         self._held: socket.socket | None = None
         self._processes: list[KubeProcess] = []
         self._secrets: dict[str, str] = {}
-        self._relay: subprocess.Popen[bytes] | None = None
+        self._relay: Helper | None = None
         self._log = context.run_dir / "kubectl.log"
         self.kept = False
 
@@ -106,13 +100,13 @@ class KubeAllocation:
             ProvisionError: the cluster refuses, in its own words.
         """
         client, scope = self.cluster.client, self.cluster.scope
+        self._start_relay()
         if scope.namespace_is_ours:
             client.apply(namespace(scope))
         owner = client.apply(lease(scope, self._context.lease_ttl_s, now_text()))
         self.cluster = replace(
             self.cluster, scope=replace(scope, owner_uid=owner["metadata"]["uid"])
         )
-        self._start_relay()
         for each in guard(self.cluster.scope, self.cluster.site, self._ttl_s):
             client.apply(each)
         for each in shared(self._setting()):
@@ -127,7 +121,7 @@ class KubeAllocation:
         return setting_of(self._plan, self.cluster.site, self.cluster.scope)
 
     def _start_relay(self) -> None:
-        """Start the helper that renews the lease in the cluster; wait until it does."""
+        """Start the helper that renews the lease in the cluster, and ends it."""
         scope = self.cluster.scope
         request = {
             "site": self.cluster.site.model_dump(mode="json"),
@@ -137,23 +131,8 @@ class KubeAllocation:
             "lease": str(self._context.lease),
             "ttl_s": self._ttl_s,
         }
-        with self._log.open("ab") as log:
-            self._relay = subprocess.Popen(
-                [sys.executable, "-m", "pytest_pd.provision.kubernetes.relay"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        assert self._relay.stdin is not None
-        assert self._relay.stdout is not None
-        with self._relay.stdin as pipe:
-            pipe.write(json.dumps(request).encode() + b"\n")
-        ready = select.select([self._relay.stdout], [], [], RELAY_S)[0]
-        if not ready or not self._relay.stdout.readline():
-            raise InfrastructureLost(
-                "The lease could not be renewed in the cluster.", where=self._log
-            )
+        self._relay = Helper(RELAY, request, self._log)
+        self._relay.start()
 
     def load_command(self, node: str) -> tuple[str, ...]:
         """Return words that run Python in the load pod, which is started for it.
@@ -281,31 +260,41 @@ class KubeAllocation:
         try:
             self._write_events()
             if not self.kept:
-                self._end_relay()
+                if self._relay is not None:
+                    self._relay.end()
                 sweep(self.cluster.client, self.cluster.scope)
         finally:
             end_all([p.follower for p in self._processes], LAST_LOGS_S)
             for process in self._processes:
                 if process.forward is not None:
                     process.forward.close()
+            self.cluster.watch.close()
+            if self.kept:
+                self._leave()
+            elif self._relay is not None:
+                self._relay.end()
             if self._held is not None:
                 self._held.close()
-            self.cluster.watch.close()
-            self._leave_relay() if self.kept else self._end_relay()
 
-    def _end_relay(self) -> None:
-        if self._relay is None or self._relay.stdout is None:
-            return
-        if self._relay.poll() is None:
-            os.killpg(self._relay.pid, signal.SIGTERM)
-        self._relay.wait()
-        self._relay.stdout.close()
-        self._relay = None
-
-    def _leave_relay(self) -> None:
-        if self._relay is not None and self._relay.stdout is not None:
-            self._relay.stdout.close()
-            disown(self._relay)
+    def _leave(self) -> None:
+        """Hand lease and forwards over to processes that outlive us."""
+        if self._relay is not None:
+            self._relay.leave()
+        forwards = [p.forward.what for p in self._processes if p.forward is not None]
+        request = {
+            "site": self.cluster.site.model_dump(mode="json"),
+            "namespace": self.cluster.scope.namespace,
+            "selector": self.cluster.scope.selector,
+            "forwards": forwards,
+            "lease": str(self._context.lease),
+            "ttl_s": self._ttl_s,
+            "log": str(self._log),
+        }
+        if forwards:
+            fds = () if self._held is None else (self._held.fileno(),)
+            keeper = Helper(KEEP, request, self._log)
+            keeper.start(fds)
+            keeper.leave()
 
     def _write_events(self) -> None:
         """Keep what the cluster tells of our pods, oldest first."""

@@ -101,21 +101,30 @@ def backends(cluster: Cluster, setting: Setting, pods: Pods) -> Iterator[str]:
     """Yield the workers that the router's pod cannot connect to."""
     plan = setting.plan
     routers = [s for s in plan.services if s.role is Role.ROUTER and s.name in pods]
-    workers = [e for e in plan.endpoints if e.role is not Role.ROUTER]
+    workers = [
+        e
+        for e in plan.endpoints  # one that is down is told of as such
+        if e.role is not Role.ROUTER and is_ready(pods, e.service)
+    ]
     if not routers or not workers:
         return
-    places = {target_of(setting, each.known_as): each.service for each in workers}
+    places = {target_of(each.known_as): each.service for each in workers}
     said = connections(cluster, setting, routers[0], places)
     if said:
         shown = [f"{places[at]} ({at}): {why}" for at, why in said.items()][:SHOWN]
         yield (
             f"backend: {len(said)} of {len(places)} workers cannot be reached from the "
-            f"pod of {routers[0].name}: {'; '.join(shown)}. If they are up, a name "
-            "does not resolve or a NetworkPolicy is in the way."
+            f"pod of {routers[0].name}: {'; '.join(shown)}. They are ready, so a "
+            "name does not resolve or a NetworkPolicy is in the way."
         )
 
 
-def target_of(setting: Setting, url: str) -> str:
+def is_ready(pods: Pods, service: str) -> bool:
+    """Whether the cluster says that a service is ready."""
+    return service in pods and pods[service].state.ready
+
+
+def target_of(url: str) -> str:
     """Return ``host:port`` of a URL of the plan, as pods see it."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port}"
@@ -156,9 +165,7 @@ def rdma(cluster: Cluster, setting: Setting, pods: Pods) -> Iterator[str]:
     if setting.plan.rehearsal:  # nothing was asked for then
         return
     asked = [
-        s
-        for s in setting.plan.services
-        if s.rdma_devices and s.name in pods and pods[s.name].state.ready
+        s for s in setting.plan.services if s.rdma_devices and is_ready(pods, s.name)
     ]
     for service in asked[:1]:  # one pod tells of the device plug-in of all
         if not execute(cluster, setting, service, "sh", "-c", DEVICES).strip():
@@ -183,7 +190,7 @@ def nixl(cluster: Cluster, setting: Setting, pods: Pods) -> Iterator[str]:
             line = text[begin:].partition("\n")[0][:LINE_SHOWN]
             yield f"NIXL: {service.name} says: {line}"
             break
-    side = dict(side_channels(setting))
+    side = {at: name for at, name in side_channels(setting) if is_ready(pods, name)}
     readers = [s for s in plan.services if s.role is Role.DECODE and s.name in pods]
     if not side or not readers:
         return

@@ -24,6 +24,9 @@ class Forward:
     """The ports of one pod at an address of this machine.
 
     It begins when the pod is ready: kubectl ends at the first port that refuses.
+
+    Attributes:
+        what: Pod, address here, ports.
     """
 
     def __init__(
@@ -36,9 +39,10 @@ class Forward:
         log: Path,
     ) -> None:
         self._namespace, self._pod = pod
+        self.what = (self._pod, address, tuple(ports))
         self._words = [
             *(*words, "port-forward", "-n", self._namespace, "--address", address),
-            *(f"pod/{self._pod}", *(f"{port}:{port}" for port in ports)),
+            *(f"pod/{self._pod}", *(f"{port}:{port}" for port in self.what[2])),
         ]
         self._watch = watch
         self._log = log

@@ -2,10 +2,12 @@
 
 ``python -m pytest_pd.provision.kubernetes.relay`` with one JSON object on standard
 input (``site``, ``namespace``, ``name``, ``ours``, ``lease``, ``ttl_s``); it says
-``ready`` once it renews. A process of its own, so that what stops the harness for a
-while (a held GIL, ``--pdb``, Ctrl-Z) ends no pod. When the lease is given back, or is
-not renewed any more, it deletes the Lease, which owns every other object; if it dies
-as well, the guard in the cluster does.
+``ready`` once the cluster answers, and is started before anything is made there: a
+harness may be killed at any moment. A process of its own, so that what stops the
+harness for a while (a held GIL, ``--pdb``, Ctrl-Z) ends no pod. When the lease is
+given back, or is not renewed any more, it deletes the Lease, which owns every other
+object, and the namespace if it is ours; if it dies as well, the guard in the cluster
+does.
 """
 
 from __future__ import annotations
@@ -41,14 +43,16 @@ class Relay:
         self._ours = str(request["ours"])
         self._ttl_s = float(request["ttl_s"])
         self._file = Lease(request["lease"], self._ttl_s, LOOK_S)
+        self._seen = False
 
     def renew(self) -> bool:
         """Renew once; False when the Lease is gone, and everything with it."""
         body = {"spec": {"renewTime": now_text()}}
         try:
             self._client.request("PATCH", self._path, body, content=MERGE)
+            self._seen = True
         except ApiError as error:
-            return error.status != NOT_FOUND
+            return error.status != NOT_FOUND or not self._seen
         except ProvisionError:
             pass  # the server does not answer; the guard counts only what it sees
         return True
@@ -82,7 +86,6 @@ def main() -> None:
     try:
         client.open()
         relay = Relay(client, request)
-        relay.renew()
         print("ready", flush=True)
         relay.run()
     finally:
