@@ -131,8 +131,8 @@ def kill_once(
     """Return how many objects there were at the signal, and seconds to none."""
     old = set(left(plane, kinds))  # what an earlier round has left, if any
 
-    def fresh() -> set[str]:
-        return set(left(plane, kinds)) - old
+    def fresh(asked: str = kinds) -> set[str]:
+        return set(left(plane, asked)) - old
 
     options = ["--topology", TOPOLOGY, "--rehearse", "--cluster"]
     options += [str(folder / "plane.yaml"), "--run-dir", str(folder / make_run_id())]
@@ -143,7 +143,7 @@ def kill_once(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while child.poll() is None and not set(left(plane, "namespaces")) - old:
+    while child.poll() is None and not fresh("namespaces"):
         time.sleep(0.1)
     with suppress(subprocess.TimeoutExpired):
         child.wait(delay_s)
@@ -151,11 +151,15 @@ def kill_once(
     child.kill()
     for pid in relays:
         os.kill(pid, signal.SIGKILL)
-    begun_s = time.monotonic()
+    begun_s, remains = time.monotonic(), set[str]()
     child.wait()
     count = len(fresh())
-    while fresh() and time.monotonic() - begun_s < LONGEST_S:
+    while time.monotonic() - begun_s < LONGEST_S:
+        # one kind is asked for often, all kinds when that one is gone
+        if not fresh("namespaces") and not (remains := fresh()):
+            return count, time.monotonic() - begun_s
         time.sleep(0.2)
+    print(f"     left: {', '.join(sorted(remains or fresh()))}")
     return count, time.monotonic() - begun_s
 
 
@@ -164,7 +168,7 @@ def kill(plane: Plane, folder: Path, count: int, seed: int) -> int:
     cluster_file(plane, folder)
     kinds, draw, seconds = kinds_of(plane), random.Random(seed), []
     for number in range(count):
-        delay_s, relay_too = draw.uniform(0.0, 10.0), number % 2 == 1
+        delay_s, relay_too = draw.uniform(0.0, 8.0), number % 2 == 1
         objects, gone_s = kill_once(plane, folder, kinds, delay_s, relay_too=relay_too)
         seconds.append(gone_s)
         who = "pytest and its helper" if relay_too else "pytest"
