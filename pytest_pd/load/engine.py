@@ -93,7 +93,8 @@ class KernelEngine:
     def run(self, dispatcher: Dispatcher) -> None:
         """Send what `dispatcher` says until nothing is left and all is settled."""
         self._dispatcher = dispatcher
-        self._next_tick_ns = self._armed_ns = 0
+        self._next_tick_ns = self._next_survey_ns = self._armed_ns = 0
+        self._gather = Gather()  # another phase may have another rhythm
         connection_of, read_stream = self._pool.by_fd.get, self._read_stream
         timer_fd, poll = self._timer.fd, self._poll.poll
         monotonic_ns = time.monotonic_ns
