@@ -77,8 +77,9 @@ def _learn(values: Floats, inside: Floats, jitter: float) -> list[Assumed]:
         agreement(variances, runs - 1),
         (independent(residuals) - 1) * (runs - 1),
     )
-    # what scatters inside the runs is added by the comparison: not counted twice
-    between = variances - inside
+    # what scatters inside the runs is added by the comparison: not counted twice; a
+    # metric whose error is larger than its scatter takes nothing from the others
+    between = np.maximum(variances - inside, 0.0)
     others = (between.sum() - between) / (len(between) - 1)
     floor = (FLOOR * jitter) ** 2
     found = []
