@@ -244,7 +244,7 @@ ROUTER_CASES = (
     router("kv-params-stale", "kv_params_stale", *WRONG),
     router("router-kv-late", "kv_late", *LATE),
     router("router-status", "status",
-           "test_whole_answer", status=503, every=5,
+           "test_whole_answer", status=503, every=2,
            reports="pytorch#172616"),
     router("router-sse-error", "sse_error", *STREAM, reports="vllm#57519"),
     router("router-cut", "cut", *STREAM),
