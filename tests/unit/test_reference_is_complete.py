@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-INNER = {"provenance", "aggregated_client", "bench", "load_from"}
+INNER = {"provenance", "aggregated_client", "bench", "load_from", "warmer"}
 """Fixtures that only other fixtures use."""
 
 
