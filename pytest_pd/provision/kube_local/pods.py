@@ -124,7 +124,15 @@ class PodRunner:
                 file.write(f"{self.address} {name} {name}.cluster.local\n")
 
     async def _start(self) -> None:
-        secrets, configs = await self._data("secrets"), await self._data("configmaps")
+        secrets = {
+            name: each.get("data") or {}
+            for name, each in (await self._named("secrets")).items()
+        }
+        configs = {
+            name: plain_files(each.get("data") or {})
+            | decoded_files(each.get("binaryData") or {})
+            for name, each in (await self._named("configmaps")).items()
+        }
         fields = {
             "status.podIP": self.address,
             "metadata.name": self.name,
@@ -160,13 +168,11 @@ class PodRunner:
             )
         )
 
-    async def _data(self, kind: str) -> dict[str, dict[str, str]]:
+    async def _named(self, kind: str) -> dict[str, Any]:
+        """Return the objects of a kind in the pod's namespace by their names."""
         path = f"/api/v1/namespaces/{self.namespace}/{kind}"
         _, answer = await self.node.api.request("GET", path)
-        return {
-            each["metadata"]["name"]: each.get("data") or {}
-            for each in answer.get("items", ())
-        }
+        return {each["metadata"]["name"]: each for each in answer.get("items", ())}
 
     def _mounts(self, folder: Path, secrets: Any, configs: Any) -> Any:
         """Write the volumes and yield (source, target) of each mount."""
@@ -180,9 +186,8 @@ class PodRunner:
             if "configMap" in volume:
                 write_all(below, configs[volume["configMap"]["name"]])
             if "secret" in volume:
-                held = secrets[volume["secret"]["secretName"]]
-                plain = {k: base64.b64decode(v).decode() for k, v in held.items()}
-                write_all(below, plain)
+                name = volume["secret"]["secretName"]
+                write_all(below, decoded_files(secrets[name]))
         for mount in self.spec.get("volumeMounts", ()):
             source = sources[mount["name"]] / mount.get("subPath", "")
             yield str(source), mount["mountPath"]
@@ -213,12 +218,22 @@ class PodRunner:
         await self.finished.wait()
 
 
-def write_all(folder: Path, files: Mapping[str, str]) -> None:
+def plain_files(data: Mapping[str, str]) -> dict[str, bytes]:
+    """Return files from text."""
+    return {name: text.encode() for name, text in data.items()}
+
+
+def decoded_files(data: Mapping[str, str]) -> dict[str, bytes]:
+    """Return files from base64, as the API gives what need not be text."""
+    return {name: base64.b64decode(text) for name, text in data.items()}
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files of a ConfigMap or Secret."""
-    for name, text in files.items():
+    for name, content in files.items():
         path = folder / name
         path.touch(mode=0o600)
-        path.write_text(text)
+        path.write_bytes(content)
 
 
 async def answers(address: str, probe: Mapping[str, Any]) -> bool:
