@@ -133,7 +133,7 @@ def _workers(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     spec = worker.topology.kubernetes
     if prefill and spec and spec.front == "discovery":
         yield "--vllm-pd-disaggregation"
-        yield from _discovery(endpoints)
+        yield from _discovery(worker, endpoints)
         return
     if not prefill:
         yield from ("--worker-urls", *(e.url for e in endpoints))
@@ -146,8 +146,8 @@ def _workers(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
             yield from ("--decode", endpoint.url)
 
 
-def _discovery(endpoints: Sequence[Endpoint]) -> Iterator[str]:
-    """Yield the flags of the router's own search for pods.
+def _discovery(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    """Yield the flags of the router's own search for pods, those of this run alone.
 
     Raises:
         SpecError: the workers have different ports; it knows one for all.
@@ -161,8 +161,9 @@ def _discovery(endpoints: Sequence[Endpoint]) -> Iterator[str]:
         )
     yield from ("--service-discovery", "--service-discovery-port", ports.pop())
     yield from ("--service-discovery-namespace", POD_NAMESPACE)
-    yield from ("--prefill-selector", "llm-d.ai/role=prefill")
-    yield from ("--decode-selector", "llm-d.ai/role=decode")
+    for role in ("prefill", "decode"):
+        run = f"pytest-pd/run={worker.site.run_id}"
+        yield from (f"--{role}-selector", f"llm-d.ai/role={role}", run)
 
 
 def _ranks(endpoints: Sequence[Endpoint]) -> int:
