@@ -27,6 +27,7 @@ CASES = {
     "qwen3_4b_1p1d_shared": {"nodes": 1, "gpus_per_node": 2, "hardware": "h100"},
     "dynamo_mock_1p1d": LAPTOP,
     "dynamo_mock_etcd_1p1d": LAPTOP,
+    "dynamo_mock_2p2d": LAPTOP,
     "dynamo_mock_64p64d": LAPTOP,
     "dynamo_mock_aggregated": LAPTOP,
     "dynamo_70b_tp2dp6_tp4dp1": {"nodes": 2, "gpus_per_node": 8, "hardware": "h100"},
