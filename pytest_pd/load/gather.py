@@ -11,7 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-LONGEST_NS = 1_000_000
+LONGEST_NS = 2_000_000
 """More would show in the start of the next request of a closed loop."""
 SHORTEST_NS = 100_000
 """Less is not worth a call: a sleep is some 60 us late by itself."""

@@ -50,7 +50,7 @@ def test_pause_follows_the_gap(gap_ns, pause_ns):
 
 def test_few_events_are_not_waited_for():
     gather = Gather()
-    gather.look(20_000_000, 800, SECOND_NS)
+    gather.look(20_000_000, 600, SECOND_NS)
     assert gather.pause_ns == 0
 
 
