@@ -1,7 +1,7 @@
 """The bars of the instrument, as ratios within one run: A B A B, medians and spread.
 
-    python benchmarks/load/bench.py errors       error against the truth, four clients
-    python benchmarks/load/bench.py cpu          CPU per 1,000 events against C
+    python benchmarks/load/bench.py errors       error against the truth, four clients;
+                                                 CPU per 1,000 events against C
     python benchmarks/load/bench.py peers        TTFT of aiperf, vllm bench, guidellm
     python benchmarks/load/bench.py startup      a run of one request
     python benchmarks/load/bench.py many         1,024 streams for a minute, two shards
@@ -124,36 +124,58 @@ def outside(value, low, high):
 
 
 def bench_errors(args):
-    for concurrency in (16, 64):
-        requests = concurrency * 3
-        with truth_server(*TRUE) as server, tempfile.TemporaryDirectory() as folder:
-            for _ in range(args.rounds):
-                for scheduling in ("auto", "normal"):
-                    before = os.getloadavg()[0]
-                    result, errors = ours(server, concurrency, requests, scheduling)
-                    report(
-                        "error",
-                        client=f"pytest-pd, {result.instrument.scheduling}",
-                        concurrency=concurrency,
-                        ttft=spread(errors.ttft),
-                        itl=spread(errors.itl),
-                        itl_alone=spread(errors.itl_alone),
-                        coalesced=result.instrument.coalesced_share,
-                        load_before=before,
-                    )
-                for kind in ("aiohttp", "httpx"):
-                    before = os.getloadavg()[0]
-                    ttft, itl, _ = python_client(
-                        kind, server, concurrency, requests, Path(folder)
-                    )
-                    report(
-                        "error",
-                        client=kind,
-                        concurrency=concurrency,
-                        ttft=spread(ttft),
-                        itl=spread(itl),
-                        load_before=before,
-                    )
+    """Errors of four clients at 16 and 64 streams; CPU of ours and of C beside them."""
+    with tempfile.TemporaryDirectory() as folder, truth_server(*TRUE) as server:
+        program = build_c(folder, "client")
+        for _ in range(args.rounds):
+            for concurrency in (16, 64, 256):
+                both_of_ours(server, program, concurrency, 2 * concurrency)
+                if concurrency < 256:
+                    clients_of_asyncio(server, concurrency, folder)
+
+
+def both_of_ours(server, program, concurrency, requests):
+    before = os.getloadavg()[0]
+    c_ms = c_client(program, server, concurrency, requests)
+    for scheduling in ("auto", "normal"):
+        result, errors = ours(server, concurrency, requests, scheduling)
+        own_ms = result.instrument.cpu_s * 1e6 / (requests * TOKENS)
+        who = {
+            "client": f"pytest-pd, {result.instrument.scheduling}",
+            "concurrency": concurrency,
+            "coalesced": result.instrument.coalesced_share,
+            "load_before": before,
+        }
+        report(
+            "error",
+            **who,
+            ttft=spread(errors.ttft),
+            itl=spread(errors.itl),
+            itl_alone=spread(errors.itl_alone),
+        )
+        report(
+            "cpu",
+            **who,
+            c_ms_per_1k=c_ms,
+            pytest_pd_ms_per_1k=own_ms,
+            ratio=own_ms / c_ms,
+        )
+
+
+def clients_of_asyncio(server, concurrency, folder):
+    for kind in ("aiohttp", "httpx"):
+        before = os.getloadavg()[0]
+        ttft, itl, _ = python_client(
+            kind, server, concurrency, 2 * concurrency, Path(folder)
+        )
+        report(
+            "error",
+            client=kind,
+            concurrency=concurrency,
+            ttft=spread(ttft),
+            itl=spread(itl),
+            load_before=before,
+        )
 
 
 # -- CPU ------------------------------------------------------------------------
@@ -172,29 +194,6 @@ def c_client(program, server, concurrency, requests):
     found = json.loads(subprocess.check_output(words))
     server.take_log()
     return found["cpu_s"] * 1e6 / (requests * TOKENS)
-
-
-def bench_cpu(args):
-    with tempfile.TemporaryDirectory() as folder, truth_server(*TRUE) as server:
-        program = build_c(folder, "client")
-        for concurrency in (64, 256):
-            requests = concurrency * 3
-            for _ in range(args.rounds):
-                for scheduling in ("normal", "auto"):
-                    before = os.getloadavg()[0]
-                    c_ms = c_client(program, server, concurrency, requests)
-                    result, _ = ours(server, concurrency, requests, scheduling)
-                    own_ms = result.instrument.cpu_s * 1e6 / (requests * TOKENS)
-                    report(
-                        "cpu",
-                        client=f"pytest-pd, {result.instrument.scheduling}",
-                        concurrency=concurrency,
-                        c_ms_per_1k=c_ms,
-                        pytest_pd_ms_per_1k=own_ms,
-                        ratio=own_ms / c_ms,
-                        coalesced=result.instrument.coalesced_share,
-                        load_before=before,
-                    )
 
 
 # -- peers ----------------------------------------------------------------------
@@ -434,7 +433,6 @@ def flat(found, prefix=""):
 def main():
     kinds = {
         "errors": bench_errors,
-        "cpu": bench_cpu,
         "peers": bench_peers,
         "startup": bench_startup,
         "many": bench_many,
