@@ -13,7 +13,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.register_profile("ci", parent=settings.get_profile("busy"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "busy")
+on_ci = os.environ.get("CI") or os.environ.get("PD_REQUIRE")
+settings.load_profile("ci" if on_ci else "busy")
 
 # A shell's background job, or nohup, ignores these, and every child inherits that:
 # tests which send them would wait for nothing.

@@ -238,15 +238,19 @@ def _entries(records: Sequence[Mapping[str, Any]]) -> list[Entry]:
 
 def entry_from(record: Mapping[str, Any]) -> Entry:
     """Return an entry from its record, as pytest-benchmark names the fields."""
-    params = record.get("params") or {}
+    params = _mapping(record.get("params"))
     return Entry(
         fullname=str(record["fullname"]),
         metric=str(record.get("group") or params.get("metric", "")),
         samples=tuple(float(sample) for sample in record["data"]),
         outcome=str(record.get("outcome", "passed")),
         params=params,
-        info=record.get("extra_info") or {},
+        info=_mapping(record.get("extra_info")),
     )
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
 
 
 def _text(path: Path) -> str:

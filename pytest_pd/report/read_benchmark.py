@@ -22,12 +22,12 @@ def read_benchmark(path: Path) -> RunRecord:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = [_record(each) for each in content["benchmarks"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = [entry_from(record) for record in found if record["data"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MeasurementError(
             f"{str(path)!r} is no pytest-benchmark file.",
             hint="write one with --benchmark-json FILE",
         ) from error
-    entries = [entry_from(record) for record in found if record["data"]]
     if not entries:
         raise MeasurementError(
             f"{str(path)!r} has no entry with samples of pytest-pd.",

@@ -110,7 +110,11 @@ def read_hops(log: str) -> dict[int, list[Hop]]:
     """Return prompt index to the requests of that index in the proxy's log."""
     found: dict[int, list[Hop]] = {}
     for match in LINE.finditer(log):
-        ended_s = datetime.strptime(match["when"], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        try:
+            ended = datetime.strptime(match["when"], "%Y-%m-%d %H:%M:%S,%f")
+            ended_s = ended.timestamp()
+        except (ValueError, OverflowError):
+            continue  # a line that was cut
         hop = Hop(
             ended_s, match["prefill"], match["decode"], float(match["prefill_ms"]) / 1e3
         )

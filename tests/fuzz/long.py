@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import multiprocessing
 import random
+import signal
 import sys
 import time
 import traceback
@@ -30,6 +31,8 @@ CORPUS = Path(__file__).parent / "corpus"
 PACKAGE = str(ROOT / "pytest_pd")
 MOST_BYTES = 20_000
 POOL = 400
+MOST_S = 10.0
+"""No parser may think about one input for longer, CPU-seconds."""
 Lines = set[tuple[str, int]]
 
 
@@ -51,8 +54,14 @@ def main() -> int:
     return int(bool(broken))
 
 
+def too_slow(number: int, frame: object) -> None:
+    """End an input that takes too long: a pattern that looks again and again."""
+    raise TimeoutError(f"an input takes more than {MOST_S:g} CPU-seconds")
+
+
 def one(name: str, seconds: float, seed: int) -> None:
     """Fuzz one parser; exits with 1 if something broke it."""
+    signal.signal(signal.SIGVTALRM, too_slow)
     found = by_coverage(name, seconds, random.Random(f"{name}:{seed}"))
     for data, story in found.items():
         folder = CORPUS / name
@@ -105,6 +114,7 @@ def lines_of(target: Callable[[bytes], object], data: bytes) -> tuple[Lines, str
     def enter(frame, event, arg):
         return local if frame.f_code.co_filename.startswith(PACKAGE) else None
 
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_S)
     sys.settrace(enter)
     try:
         target(data)
@@ -114,6 +124,7 @@ def lines_of(target: Callable[[bytes], object], data: bytes) -> tuple[Lines, str
         return lines, traceback.format_exc(limit=-6)
     finally:
         sys.settrace(None)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return lines, ""
 
 

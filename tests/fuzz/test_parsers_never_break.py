@@ -1,6 +1,8 @@
 """Bytes that others wrote are read or refused with a reason; nothing else happens.
 
-Short here. ``make fuzz`` gives each parser 20 CPU-minutes (`tests/fuzz/long.py`).
+Short here, with the same examples every time: new ones are for the long runs, which
+have time to look at what they find. ``make fuzz`` gives each parser 20 CPU-minutes
+(`tests/fuzz/long.py`).
 """
 
 from __future__ import annotations
