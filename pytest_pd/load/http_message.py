@@ -69,7 +69,7 @@ def _check_beginning(raw: bytes | bytearray) -> None:
 
 def _status(line: str) -> int:
     words = line.split(" ", 2)
-    if not words[0].startswith("HTTP/1.") or not words[1:] or not words[1].isdigit():
+    if not words[0].startswith("HTTP/1.") or not words[1:] or not words[1].isdecimal():
         raise BadHttp(f"Status line {line[:80]!r} cannot be read.")
     return int(words[1])
 
@@ -97,7 +97,7 @@ def _framing(headers: dict[str, str], status: int) -> tuple[Framing, int]:
     if status in (204, 304):
         return Framing.LENGTH, 0
     if "content-length" in headers:
-        if not headers["content-length"].isdigit():
+        if not headers["content-length"].isdecimal():
             raise BadHttp(f"Content-Length {headers['content-length']!r}.")
         return Framing.LENGTH, int(headers["content-length"])
     return Framing.CLOSE, 0

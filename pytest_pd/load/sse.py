@@ -19,7 +19,8 @@ from pytest_pd.load.record import Array, Event, TokenSource
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
-_ESCAPED = re.compile(rb'(?:[^"\\\x00-\x1f]+|\\.)*')
+_ESCAPED = re.compile(rb'(?>[^"\\\x00-\x1f]+|\\(?>["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+')
+"""Possessive: what does not fit is refused after one look at each byte."""
 _LEAD = b"data: "
 MOST_TOKENS = 2**31
 """A record's column holds no more; no answer has so many."""
@@ -86,7 +87,7 @@ def unescaped(piece: bytes) -> bytes:
     """Return the raw JSON string `piece` in UTF-8."""
     if b"\\" not in piece:
         return piece
-    text = json.loads(b'"' + piece + b'"')
+    text = json.loads('"' + piece.decode("utf-8", "replace") + '"')
     return str(text).encode("utf-8", "surrogatepass")
 
 
