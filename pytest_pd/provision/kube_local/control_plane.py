@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -201,6 +202,8 @@ class Plane:
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             "--secure-port=0",
+            # before 1.24 it listens on one more port, the same for every plane
+            *(["--port=0"] if minor_of(self.assets) < 24 else []),
             f"--service-account-private-key-file={certs / 'accounts.key'}",
             f"--root-ca-file={certs / 'ca.crt'}",
             "--kube-api-qps=100",
@@ -292,6 +295,14 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return found
+
+
+def minor_of(assets: Path) -> int:
+    """Return the minor version of the control plane's programs: 20 of v1.20.2."""
+    words = [str(assets / "kube-controller-manager"), "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = re.search(r"v1\.(\d+)", done.stdout)
+    return int(found.group(1)) if found else 0
 
 
 @contextmanager
