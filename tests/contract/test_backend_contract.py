@@ -355,12 +355,14 @@ def test_a_killed_harness_leaves_nothing(place):
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=env) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"started\n"
-        run = RunDir(place.root / f"killed-{run_id}" / "toy")
-        wait_until(lambda: len(run.started_records()) == 2, "two services")
-        assert place.alive(run_id)
-        child.kill()
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"started\n"
+            run = RunDir(place.root / f"killed-{run_id}" / "toy")
+            wait_until(lambda: len(run.started_records()) == 2, "two services")
+            wait_until(lambda: place.alive(run_id), "the first process")
+        finally:
+            child.kill()
 
     gone = place.cluster.lease_ttl_s + place.slack_s
     wait_until(lambda: not place.alive(run_id), "the end", deadline_s=gone)

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pytest_pd.errors import BackendMissing, InfrastructureLost, ProvisionError
+from pytest_pd.provision import tied
 from pytest_pd.provision.kubernetes.resource import path_of
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 
@@ -72,6 +74,13 @@ def kubectl_words(site: KubernetesSite) -> list[str]:
     return words + (["--context", site.context] if site.context else [])
 
 
+def end(proxy: subprocess.Popen[bytes]) -> None:
+    """Let go of a tied program, and wait until it has ended."""
+    assert proxy.stdin is not None
+    proxy.stdin.close()
+    proxy.wait(2 * tied.GRACE_S)
+
+
 class KubeClient:
     """Requests to one cluster. Used from any thread; each request has a connection."""
 
@@ -87,8 +96,11 @@ class KubeClient:
         Path(self._socket).unlink(missing_ok=True)
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                [*self.words, "proxy", f"--unix-socket={self._socket}"],
-                stdin=subprocess.DEVNULL,
+                [
+                    *(sys.executable, "-S", "-E", tied.__file__),
+                    *(*self.words, "proxy", f"--unix-socket={self._socket}"),
+                ],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -120,12 +132,7 @@ class KubeClient:
 
     def close(self) -> None:
         """End kubectl and remove its socket."""
-        self._proxy.terminate()
-        try:
-            self._proxy.wait(5)
-        except subprocess.TimeoutExpired:
-            self._proxy.kill()
-            self._proxy.wait()
+        end(self._proxy)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def request(
@@ -162,6 +169,7 @@ class KubeClient:
 
     def _revive(self) -> None:
         if self._proxy.poll() is not None:
+            end(self._proxy)
             self._proxy = self._start()
 
     def _once(
