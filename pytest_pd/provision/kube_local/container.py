@@ -21,6 +21,7 @@ START_ERROR = 128
 LOG_CAP_BYTES = 2**30
 TTL_S, POLL_S = 5.0, 0.2
 NAME = "container"
+SET_UP_LOOKS, LOOK_S = 250, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,21 @@ class Container:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._request).encode("ascii"))
         self._process.stdin.close()
+        for _ in range(SET_UP_LOOKS):
+            if self._process.returncode is not None or self._is_set_up():
+                break
+            await asyncio.sleep(LOOK_S)
+
+    def _is_set_up(self) -> bool:
+        """Whether the command itself runs, among the files of its pod."""
+        pid = read_record(self.folder / f"{NAME}.started.json").get("pid")
+        if pid is None:
+            return False
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return True
+        return str(pod_root.__file__).encode() not in words
 
     def inside(self, words: Sequence[str]) -> list[str]:
         """Return words that run a command among the files of this container."""
