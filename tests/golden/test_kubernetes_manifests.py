@@ -13,6 +13,7 @@ import pytest
 from pytest_pd.provision.compose import fitting, plan_deployment
 from pytest_pd.provision.kubernetes.write import file_stem, rendered
 from pytest_pd.spec.file import read_cluster, read_topology
+from tests.kube_crds import SPECS
 from tests.services import require
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ GOLDEN = Path(__file__).parent / "kubernetes"
 FILE = ROOT / "fixtures/topologies/llama31_8b_8p8d.yaml"
 VARIANTS = ("", "_clusterip", "_discovery", "_llmd", "_lws", "_rdma")
 VERSIONS = ("1.37", "1.34", "1.29")
-CUSTOM = ("InferencePool", "HTTPRoute", "LeaderWorkerSet")
+CUSTOM = tuple(SPECS)
 SEVERAL = ("-1", "-2", "-3", "-4", "-5", "-6")
 """Ends of names of pods that differ from their neighbours by the number alone."""
 
@@ -114,3 +115,13 @@ def test_workers_of_a_set_find_their_leader_by_its_variable():
     assert words[words.index("--master-addr") + 1] == "$(LWS_LEADER_ADDRESS)"
     assert words[words.index("--node-rank") + 1] == "$(LWS_WORKER_INDEX)"
     assert "prefill-0-0" not in json.dumps(spec["workerTemplate"])
+
+
+@pytest.mark.parametrize(("variant", "count"), [("_llmd", 2), ("_lws", 2)])
+def test_custom_resources_fit_their_schemas(variant, count):
+    jsonschema = pytest.importorskip("jsonschema")
+    found = [m for m in manifests_of(variant) if m["kind"] in SPECS]
+
+    assert len(found) == count
+    for each in found:
+        jsonschema.validate(each["spec"], SPECS[each["kind"]])
