@@ -82,10 +82,10 @@ def behind_services(
     """Return what a router is told: every worker, or one Service per role.
 
     One cluster IP before several pods is told as one URL with as many ranks. In a
-    namespace that others use, names of Services begin with the run's id.
+    namespace that others use, names of Services carry the run's id.
     """
     spec, place = context.topology.kubernetes, context.cluster.kubernetes
-    prefix = f"{context.site.run_id}-" if place and place.namespace else ""
+    prefix = f"pd-{context.site.run_id}-" if place and place.namespace else ""
     if spec is None or spec.front != "cluster_ip":
         return workers
     found = []

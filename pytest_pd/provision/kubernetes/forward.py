@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pytest_pd.provision import tied
 from pytest_pd.provision.kubernetes.watch import PodWatch
 
 READY_S = 3600.0
@@ -61,8 +63,8 @@ class Forward:
         """End kubectl; the thread ends with it."""
         self._over.set()
         with self._lock:
-            if self._popen is not None and self._popen.poll() is None:
-                self._popen.terminate()
+            if self._popen is not None and self._popen.stdin is not None:
+                self._popen.stdin.close()
         self._thread.join(5)
 
     def _run(self) -> None:
@@ -82,6 +84,8 @@ class Forward:
             if popen.poll() is None:  # it held for a while: the next end is a new one
                 pause_s = FIRST_PAUSE_S
                 popen.wait()
+            assert popen.stdin is not None
+            popen.stdin.close()
             self._over.wait(pause_s)
 
     def _open(self) -> subprocess.Popen[bytes] | None:
@@ -89,8 +93,8 @@ class Forward:
             if self._over.is_set():
                 return None
             self._popen = subprocess.Popen(
-                self._words,
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-S", "-E", tied.__file__, *self._words],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -45,7 +45,7 @@ def picker_name(setting: Setting) -> str:
     base = setting.spec.names("router").name or "pd"
     own = f"{base}-epp"
     scope = setting.scope
-    return own if scope.namespace_is_ours else f"{scope.run_id}-{own}"
+    return scope.own(own)
 
 
 def selector(setting: Setting) -> dict[str, str]:

@@ -127,11 +127,10 @@ def role_services(setting: Setting) -> Iterator[Object]:
         head, scope = ours[0], setting.scope
         labels = role_labels(setting.spec, head, setting.plan.served_model)
         selector = {name: scope.labels[name] for name in (RUN, TOPOLOGY)} | labels
-        own = name if scope.namespace_is_ours else f"{scope.run_id}-{name}"
         yield {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": scope.metadata(own),
+            "metadata": scope.metadata(scope.own(name)),
             "spec": {"selector": selector, "ports": list(service_ports(head))},
         }
 

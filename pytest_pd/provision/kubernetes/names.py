@@ -45,6 +45,10 @@ class Scope:
         """Name of what there is once per deployment; short enough for any object."""
         return dns_label(f"pd-{self.run_id}-{self.topology}")
 
+    def own(self, name: str) -> str:
+        """Return a name that no other run has; it begins as a Service's must."""
+        return dns_label(name if self.namespace_is_ours else f"pd-{self.run_id}-{name}")
+
     @property
     def labels(self) -> dict[str, str]:
         """On every object: whose it is."""
@@ -109,12 +113,12 @@ def spec_of(plan: DeploymentPlan) -> KubernetesSpec:
 def pod_name(spec: KubernetesSpec, scope: Scope, service: ServicePlan) -> str:
     """Return the name of a service's pod, which is its host name as well.
 
-    In a namespace that others use, it begins with the run's id.
+    In a namespace that others use, the run's id stands before it.
     """
     base = spec.names(service.role).name
     own = service.name.removeprefix(service.role).lstrip("-")
     name = "-".join(filter(None, (base, own))) if base else service.name
-    return dns_label(name if scope.namespace_is_ours else f"{scope.run_id}-{name}")
+    return scope.own(name)
 
 
 def subdomain(scope: Scope) -> str:
