@@ -69,7 +69,9 @@ def test_a_run_has_a_namespace_of_its_own_unless_one_is_named():
 def test_pods_in_a_shared_namespace_carry_the_run_in_their_name():
     scope = names.scope_of(KubernetesSite(namespace="team"), "abc", "toy")
 
-    assert rendered(service("one", "x"), scope=scope)["metadata"]["name"] == "pd-abc-one"
+    assert (
+        rendered(service("one", "x"), scope=scope)["metadata"]["name"] == "pd-abc-one"
+    )
 
 
 @pytest.mark.parametrize(
