@@ -29,6 +29,8 @@ from pytest_pd.spec.cluster import ClusterSpec
 from tests.e2e.lease_harness import harness, left_of
 from tests.kit import toy_topology, wait_until
 
+MINE, OTHER = make_run_id(), make_run_id()
+"""Unlike those of any test that runs beside: reap looks at the whole machine."""
 SLEEP = "import time; time.sleep(600)"
 
 
@@ -41,9 +43,9 @@ def own_user_dir(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     """A run whose harness is gone, with nothing of it alive."""
-    made = RunDir(tmp_path / "runs" / "20260101T000000Z-deadbeef" / "toy")
+    made = RunDir(tmp_path / "runs" / f"20260101T000000Z-{MINE}" / "toy")
     made.create()
-    made.write_manifest(run_id="deadbeef", topology="toy", lease_ttl_s=1.0)
+    made.write_manifest(run_id=MINE, topology="toy", lease_ttl_s=1.0)
     return made
 
 
@@ -84,7 +86,7 @@ def test_a_recorded_process_is_ended(run, spawn):
 
 
 def test_a_marked_process_that_nobody_recorded_is_ended(run, spawn):
-    child = spawn("deadbeef/toy/decode-0")
+    child = spawn(f"{MINE}/toy/decode-0")
 
     (reaped,) = reap([run.path.parent])
 
@@ -106,7 +108,9 @@ def test_a_pid_that_now_belongs_to_another_is_left_alone(run, spawn, lie):
 
 
 @pytest.mark.parametrize(
-    "mark", [None, "cafecafe/toy/decode-0", "deadbeef/other/decode-0"]
+    "mark",
+    [None, f"{OTHER}/toy/decode-0", f"{MINE}/other/decode-0"],
+    ids=["none", "another run", "another topology"],
 )
 def test_processes_of_others_are_left_alone(run, spawn, mark):
     child = spawn(mark)
