@@ -14,12 +14,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Optional
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 POLL_S = 1.0
 TIMEOUT_S = 5.0
 GONE = 404
+GONE_S = 5.0
 
 
 def read(name: str) -> str:
@@ -59,6 +60,19 @@ class Watch:
         self.last = ""
         self.unchanged_s = 0.0
         self.looked_s = time.monotonic()
+        self.gone_since_s: Optional[float] = None  # noqa: UP045
+
+    def gone(self, seen: bool) -> bool:
+        """Note whether it was not there; True when that was so for `GONE_S`.
+
+        An API server that starts says for a moment that nothing is there.
+        """
+        if not seen:
+            self.gone_since_s = None
+        elif self.gone_since_s is None:
+            self.gone_since_s = time.monotonic()
+        since_s = self.gone_since_s
+        return since_s is not None and time.monotonic() - since_s >= GONE_S
 
     def over(self, text: str) -> bool:
         """Note what was seen, empty for nothing; True when the TTL has passed."""
@@ -81,7 +95,7 @@ def main() -> int:
     while True:
         status, lease = call("GET", path)
         renewed = str(lease.get("spec", {}).get("renewTime", ""))
-        if status == GONE or watch.over(renewed):
+        if watch.gone(status == GONE) or watch.over(renewed):
             break
         time.sleep(min(POLL_S, watch.ttl_s / 4))
     print("nobody renews the lease: everything of the run ends", flush=True)

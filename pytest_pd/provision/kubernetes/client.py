@@ -28,6 +28,7 @@ from pytest_pd.provision.kubernetes.resource import path_of
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 
 MANAGER = "pytest-pd"
+AGAIN_S = 20.0
 START_S, TIMEOUT_S, RETRIES_S, LOOK_S = 15.0, 30.0, 20.0, 0.05
 RETRIED = (429, 500, 502, 503, 504)
 NOT_FOUND, CONFLICT = 404, 409
@@ -214,7 +215,21 @@ class KubeClient:
             connection.close()
 
     def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Apply one object on the server's side; return it as it is there."""
+        """Apply one object on the server's side; return it as it is there.
+
+        A server that asks to try again, as it does until a service account has its
+        token, is asked again for `AGAIN_S`.
+        """
+        end_s = time.monotonic() + AGAIN_S
+        while True:
+            try:
+                return self._apply(manifest)
+            except ApiError as error:
+                if "retry after" not in str(error) or time.monotonic() > end_s:
+                    raise
+            time.sleep(LOOK_S)
+
+    def _apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
         query = {"fieldManager": MANAGER, "force": "true"}
         return self.request(
             "PATCH",

@@ -27,6 +27,7 @@ from pytest_pd.spec.site_kubernetes import KubernetesSite
 
 LOOK_S = 0.2
 MERGE = "application/merge-patch+json"
+GONE_S = 5.0
 
 
 def now_text() -> str:
@@ -44,15 +45,20 @@ class Relay:
         self._ttl_s = float(request["ttl_s"])
         self._file = Lease(request["lease"], self._ttl_s, LOOK_S)
         self._seen = False
+        self._missing_since_s: float | None = None
 
     def renew(self) -> bool:
         """Renew once; False when the Lease is gone, and everything with it."""
         body = {"spec": {"renewTime": now_text()}}
         try:
             self._client.request("PATCH", self._path, body, content=MERGE)
-            self._seen = True
+            self._seen, self._missing_since_s = True, None
         except ApiError as error:
-            return error.status != NOT_FOUND or not self._seen
+            # A server that starts says for a moment that nothing is there.
+            if self._seen and error.status == NOT_FOUND:
+                now_s = time.monotonic()
+                self._missing_since_s = self._missing_since_s or now_s
+                return now_s - self._missing_since_s < GONE_S
         except ProvisionError:
             pass  # the server does not answer; the guard counts only what it sees
         return True

@@ -44,10 +44,17 @@ def test_a_lease_that_is_not_made_yet_is_waited_for(tmp_path):
     assert [made.renew() for _ in range(3)] == [True, True, True]
 
 
-def test_a_lease_that_somebody_deleted_ends_the_helper(tmp_path):
+def test_a_lease_that_somebody_deleted_ends_the_helper(tmp_path, monkeypatch):
+    monkeypatch.setattr("pytest_pd.provision.kubernetes.relay.GONE_S", 0.0)
     made = relay(Cluster({}, refused(404)), tmp_path)
 
     assert [made.renew(), made.renew()] == [True, False]
+
+
+def test_a_lease_that_is_not_there_for_a_moment_ends_nothing(tmp_path):
+    made = relay(Cluster({}, refused(404), {}), tmp_path)
+
+    assert [made.renew(), made.renew(), made.renew()] == [True, True, True]
 
 
 @pytest.mark.parametrize("why", [refused(403), InfrastructureLost("silent")])
