@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
         write_lock(folder, deployment.plan, topology, cluster)
         print(f"run {run_id}  {deployment.url}  logs {folder.logs}", flush=True)
         if args.keep_s is None:
-            print("Ctrl-C ends it.", flush=True)
             hold(deployment.check_alive)
     return 0
 
@@ -105,7 +104,7 @@ def is_installed(program: str) -> bool:
 
 
 def hold(check_alive: object) -> None:
-    """Wait for Ctrl-C; a service that dies ends the wait.
+    """Say so, and wait for Ctrl-C; a service that dies ends the wait.
 
     Raises:
         ProcessDied: a service has ended.
@@ -113,6 +112,7 @@ def hold(check_alive: object) -> None:
     assert callable(check_alive)
     never = threading.Event()
     try:
+        print("Ctrl-C ends it.", flush=True)
         while not never.wait(0.5):
             check_alive()
     except KeyboardInterrupt:

@@ -182,7 +182,7 @@ def test_what_was_kept_is_ended_from_another_process(hosts, tmp_path):
 
         backend.clean(place, run.context(run_id, 600.0))
 
-        assert list(marked_with(f"{run_id}/")) == []
+        wait_until(lambda: not list(marked_with(f"{run_id}/")), "the end")
         assert not (tmp_path / "remote" / f"pytest-pd-{run_id}" / "toy").exists()
 
 
