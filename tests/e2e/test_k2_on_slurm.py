@@ -74,7 +74,8 @@ def test_the_line_of_the_card(site, tmp_path, cluster_file, vllm):
     router = (logs / "router.log").read_text(errors="replace")
     addresses = [site.address(f"n{number:02}") for number in range(1, 7)]
     assert [a for a in addresses if f"http://{a}:8087" not in router] == []
-    assert "local_sweep c4: sent from the cluster: 24 ok" in (logs / "bench.log").read_text()
+    told = (logs / "bench.log").read_text()
+    assert "local_sweep c4: sent from the cluster: 24 ok" in told
 
 
 def test_a_rehearsal_runs_through_sbatch_and_srun(site, tmp_path, cluster_file):
