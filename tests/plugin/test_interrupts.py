@@ -19,6 +19,7 @@ from pathlib import Path
 def test_a(deployment): pass
 
 def test_b(deployment):
+    time.sleep(1)  # by then the controller has heard of test_a
     Path("waiting").touch()
     time.sleep(60)
 """
