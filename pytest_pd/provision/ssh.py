@@ -27,9 +27,11 @@ for n in $(seq 300); do
     if [ -n "$pid" ] && tr '\\0' ' ' </proc/"$pid"/cmdline 2>/dev/null |
       grep -q launcher.py; then alive=yes; fi
   done
-  [ -z "$alive" ] && break
+  [ -z "$alive" ] && exit 0
   sleep 0.1
 done
+echo "launchers of {folder} still run after 30 s" >&2
+exit 1
 """
 """Ends a run from outside: its launchers see the last word of the lease."""
 
@@ -50,24 +52,28 @@ class SshBackend:
         refuse_images(self.name, plans)
 
     def clean(self, cluster: ClusterSpec, context: RunContext) -> None:
-        """Give the lease back on every host, and remove the run's folder there."""
+        """Give the lease back on every host, then remove the run's folder there.
+
+        Hosts may share it: it stays until the services of all of them have ended.
+        """
         assert cluster.ssh is not None
-        remote = remote_dir(cluster.ssh, context)
+        site, remote = cluster.ssh, remote_dir(cluster.ssh, context)
+        hosts = [
+            RemoteHost(site, each, own_dir(remote, f"node{n}"), context.run_dir)
+            for n, each in enumerate(site.hosts[: cluster.nodes])
+        ]
 
-        def end_there(index: int) -> None:
-            assert cluster.ssh is not None
-            own = own_dir(remote, f"node{index}")
-            host = RemoteHost(
-                cluster.ssh, cluster.ssh.hosts[index], own, context.run_dir
-            )
+        def end_there(host: RemoteHost) -> None:
+            host.checked(END.format(folder=shlex.quote(host.remote)))
+
+        ended = False
+        with ThreadPoolExecutor(site.parallel, "pd-ssh") as pool:
             try:
-                host.checked(END.format(folder=shlex.quote(own)))
+                list(pool.map(end_there, hosts))
+                ended = True
             finally:
-                host.close(remove=remote)
-
-        with ThreadPoolExecutor(cluster.ssh.parallel, "pd-ssh") as pool:
-            for done in [pool.submit(end_there, n) for n in range(cluster.nodes)]:
-                done.result()
+                for host in hosts:
+                    host.close(remove=remote if ended else None)
 
     def preflight(
         self, cluster: ClusterSpec, plan: DeploymentPlan, run_dir: Path

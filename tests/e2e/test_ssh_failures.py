@@ -169,9 +169,6 @@ def test_jumps_check_both_keys(hosts, tmp_path):
         pass
 
 
-@pytest.mark.xfail(
-    reason="a harness that still renews overwrites the last word of the lease"
-)
 def test_what_was_kept_is_ended_from_another_process(hosts, tmp_path):
     place, run_id = cluster(hosts, tmp_path, ttl_s=600.0), make_run_id()
     run = RunDir(tmp_path / run_id / "toy")
