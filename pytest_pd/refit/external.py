@@ -14,8 +14,8 @@ from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.measurement import Measurement
 from pytest_pd.spec.refit import Layout, RefitScenario
 
-_LAYOUT = r"{}:\s+TP=(\d+), PP=(\d+), EP=(\d+), DP=(\d+)"
-_TIME = r"^{}:\s+([0-9.]+) ms\s*$"
+_LAYOUT = r"{}:\s+TP=(\d{{1,9}}), PP=(\d{{1,9}}), EP=(\d{{1,9}}), DP=(\d{{1,9}})"
+_TIME = r"^{}:\s+(\d+(?:\.\d+)?) ms\s*$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def parse_benchmark(text: str) -> BenchmarkOutput:
     mode = _find(r"REFIT BENCHMARK - (\S+) MODE", text, "mode")[0]
     return BenchmarkOutput(
         mode=mode.lower(),
-        world_ranks=int(_find(r"World size: (\d+)", text, "World size")[0]),
+        world_ranks=int(_find(r"World size: (\d{1,9})\b", text, "World size")[0]),
         source=_layout("Source", text),
         target=_layout("Destination", text),
         backend=_find(r"Backend: (\S+)", text, "Backend")[0],

@@ -17,9 +17,9 @@ from pytest_pd.report.read import TopologyRecord
 
 MOST_REQUESTS = 64
 LINE = re.compile(
-    r"^(?P<when>\S+ \S+) INFO pytest_pd\.proxy: request id=pd-(?P<index>\d+) .*?"
+    r"^(?P<when>\S+ \S+) INFO pytest_pd\.proxy: request id=pd-(?P<index>\d{1,18}) .*?"
     r"prefill=(?P<prefill>\S+) decode=(?P<decode>\S+) .*?"
-    r"prefill_ms=(?P<prefill_ms>[\d.]+) .*?total_ms=(?P<total_ms>[\d.]+)",
+    r"prefill_ms=(?P<prefill_ms>\d+(?:\.\d+)?) .*?total_ms=(?P<total_ms>\d+(?:\.\d+)?)",
     re.MULTILINE,
 )
 CLOCK_SLACK_S = 1.0

@@ -2,32 +2,40 @@
 
     make fuzz                                   # 20 CPU-minutes for each parser
     python tests/fuzz/long.py --seconds 60 --only topology,metrics
+    python tests/fuzz/long.py --total 1200      # what is missing to 20 CPU-minutes
 
-Mutations that reach new lines of this package are kept and mutated further. What
-breaks a parser is written to ``tests/fuzz/corpus/<parser>/``, where the short tests
-find it from then on.
+Mutations that reach new lines of this package are kept and mutated further, also by
+the next run: they stay in the user's cache folder. What breaks a parser is written to
+``tests/fuzz/corpus/<parser>/``, where the short tests find it from then on. Each run
+adds its row to ``runs.jsonl``: the commit, CPU-seconds, inputs, lines reached.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import multiprocessing
 import random
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from pytest_pd.errors import PdError  # noqa: E402
+from pytest_pd.installer.paths import cache_dir  # noqa: E402
 from tests.fuzz.targets import TARGETS, seeds  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"
+RUNS = Path(__file__).with_name("runs.jsonl")
 PACKAGE = str(ROOT / "pytest_pd")
 MOST_BYTES = 20_000
 POOL = 400
@@ -39,19 +47,37 @@ Lines = set[tuple[str, int]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1200.0, help="CPU, each")
+    parser.add_argument("--total", type=float, help="CPU, each, earlier runs included")
     parser.add_argument("--only", default="", help="comma list of parsers")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     names = args.only.split(",") if args.only else list(TARGETS)
     broken = 0
     for name in names:
+        before = [row for row in runs() if row["parser"] == name]
+        seconds = args.seconds
+        if args.total is not None:
+            seconds = min(seconds, args.total - sum(row["cpu_s"] for row in before))
+        if seconds <= 0:
+            continue
         child = multiprocessing.get_context("fork").Process(
-            target=one, args=(name, args.seconds, args.seed)
+            target=one, args=(name, seconds, args.seed + len(before))
         )
         child.start()
         child.join()
         broken += child.exitcode != 0
     return int(bool(broken))
+
+
+def runs() -> list[dict[str, Any]]:
+    """Return the rows of earlier runs."""
+    text = RUNS.read_text() if RUNS.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def pool_of(name: str) -> Path:
+    """Return where the inputs that reached new lines stay, in the user's cache."""
+    return cache_dir() / "fuzz-pool" / name
 
 
 def too_slow(number: int, frame: object) -> None:
@@ -74,17 +100,19 @@ def one(name: str, seconds: float, seed: int) -> None:
 
 def by_coverage(name: str, seconds: float, draw: random.Random) -> dict[bytes, str]:
     """Mutate what reached new lines of this package; return what broke the parser."""
-    target, pool = TARGETS[name], seeds(name)
+    target, kept = TARGETS[name], pool_of(name)
+    kept.mkdir(parents=True, exist_ok=True)
+    pool = seeds(name) + [path.read_bytes() for path in sorted(kept.iterdir())]
     seen: Lines = set()
     broken: dict[bytes, str] = {}
     places: set[str] = set()
-    runs, end_s = 0, time.process_time() + seconds
+    tried, end_s = 0, time.process_time() + seconds
     for data in list(pool):
         seen |= lines_of(target, data)[0]
     while time.process_time() < end_s:
         data = mutated(draw, draw.choice(pool), draw.choice(pool))
         lines, story = lines_of(target, data)
-        runs += 1
+        tried += 1
         place = story.rpartition("File ")[2].partition("\n")[0]
         if story and place not in places:
             places.add(place)
@@ -92,14 +120,32 @@ def by_coverage(name: str, seconds: float, draw: random.Random) -> dict[bytes, s
         if lines - seen:
             seen |= lines
             pool.append(data)
+            (kept / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
             if len(pool) > POOL:
                 pool.pop(draw.randrange(len(pool)))
+    row = {
+        "parser": name,
+        "cpu_s": round(seconds, 1),
+        "inputs": tried,
+        "lines": len(seen),
+        "broken": len(broken),
+        "commit": commit(),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with RUNS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
     print(
-        f"{name:14} {runs:8} inputs in {seconds:.0f} CPU-seconds, {len(seen)} lines "
+        f"{name:14} {tried:8} inputs in {seconds:.0f} CPU-seconds, {len(seen)} lines "
         f"reached, {len(broken)} broke it",
         flush=True,
     )
     return broken
+
+
+def commit() -> str:
+    """Return the commit that is tested, short."""
+    words = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def lines_of(target: Callable[[bytes], object], data: bytes) -> tuple[Lines, str]:
