@@ -202,12 +202,7 @@ class KernelEngine:
             exchange.connections += 1
             connection.exchange = exchange
             return
-        try:
-            connection.send(exchange)
-        except OSError as error:
-            self._broken(connection, exchange, error)
-            return
-        self._pool.watch(connection)
+        self._write(connection, exchange)
 
     def _advance(self, connection: Connection) -> bool:
         """Go on connecting; return whether the connection can be used."""
@@ -225,15 +220,15 @@ class KernelEngine:
         exchange = connection.exchange
         if not connection.is_ready:
             if self._advance(connection) and exchange is not None:
-                self._send_first(connection, exchange)
+                exchange.connect_ns = connection.connect_ns
+                self._write(connection, exchange)
             return
         if mask & WRITABLE:
             self._flush(connection)
         if mask & ~WRITABLE:
             self._read(connection, exchange)
 
-    def _send_first(self, connection: Connection, exchange: Exchange) -> None:
-        exchange.connect_ns = connection.connect_ns
+    def _write(self, connection: Connection, exchange: Exchange) -> None:
         try:
             connection.send(exchange)
         except OSError as error:

@@ -94,16 +94,7 @@ def deploy(
         plan = running.pinned(plan)
         write_plan(run, plan)
         run.write_manifest(url=plan.url, ready_s=time.time(), timings=timings)
-        deployment = Deployment(
-            plan,
-            context.run_id,
-            context.run_dir,
-            MappingProxyType(running.processes),
-            timings,
-            lease=lease,
-            allocation=allocation,
-            revive=partial(running.revive, allocation),
-        )
+        deployment = handle_of(plan, context, running, timings, lease, allocation)
         save_metrics(run, deployment, "ready")
         push(stack, partial(save_metrics, run, deployment, "end"))
         yield deployment
@@ -112,6 +103,27 @@ def deploy(
             allocation.keep()
             running.kept = True
             run.write_manifest(kept_until_s=time.time() + keep_s)
+
+
+def handle_of(
+    plan: DeploymentPlan,
+    context: RunContext,
+    running: Running,
+    timings: dict[str, float],
+    lease: LeaseHolder,
+    allocation: Allocation,
+) -> Deployment:
+    """Return what tests use a deployment by."""
+    return Deployment(
+        plan,
+        context.run_id,
+        context.run_dir,
+        MappingProxyType(running.processes),
+        timings,
+        lease=lease,
+        allocation=allocation,
+        revive=partial(running.revive, allocation),
+    )
 
 
 @contextmanager
