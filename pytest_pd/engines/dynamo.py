@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ BACKENDS = ("mocker", "vllm")
 MODES = {Role.PREFILL: "prefill", Role.DECODE: "decode", Role.AGGREGATED: "agg"}
 MOCKER_BLOCK_TOKENS = 16
 VLLM_VERSION = "0.31.0"
+COUNT = re.compile(r"[1-9][0-9]{0,5}")
 """vLLM that Dynamo 1.6.1 asks for: connector names and keys follow it."""
 
 
@@ -126,8 +128,18 @@ def vllm_version(topology: TopologySpec) -> version.Version:
 
 
 def workers_of(pool: PoolSpec) -> int:
-    """Return how many workers one process of the pool registers."""
-    return int(pool.config.get("num_workers", 1))
+    """Return how many workers one process of the pool registers.
+
+    Raises:
+        SpecError: ``config.num_workers`` is not a count.
+    """
+    given = str(pool.config.get("num_workers", 1))
+    if not COUNT.fullmatch(given):
+        raise SpecError(
+            f"config.num_workers: {given!r} is not a number of workers.",
+            hint="give a whole number from 1",
+        )
+    return int(given)
 
 
 def _several(topology: TopologySpec) -> bool:

@@ -15,7 +15,7 @@ def parse(text: str) -> Version:
     Raises:
         SpecError: the text begins with no number.
     """
-    found = re.match(r"v?(\d+(?:\.\d+)*)", text.strip())
+    found = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)(?!\d)", text.strip())
     if found is None:
         raise SpecError(
             f"engine.version {text!r} is not a version.",

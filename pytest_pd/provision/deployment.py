@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pytest_pd.errors import ProcessDied
 from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
@@ -52,6 +53,21 @@ class Deployment:
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
         """Return the endpoints of one role, in replica order."""
         return self.plan.of_role(role)
+
+    def hosts_of(self, role: Role) -> set[str]:
+        """Return every ``host:port`` by which others may know services of a role.
+
+        That of the plan, and where a cluster gave one an address of its own, that:
+        a router that finds its workers by itself knows no other.
+        """
+        found = set()
+        for endpoint in self.plan.of_role(role):
+            planned = urlsplit(endpoint.known_as)
+            found.add(planned.netloc)
+            if endpoint.service in self.processes:
+                own = self.processes[endpoint.service].identity().get("address")
+                found |= {f"{own}:{planned.port}"} if own else set()
+        return found
 
     def evidence(self, *, timeout_s: float = SCRAPE_TIMEOUT_S) -> Snapshot:
         """Scrape every service now and note the length of every log."""

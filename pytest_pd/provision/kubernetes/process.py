@@ -117,7 +117,7 @@ class KubeProcess:
         )
 
     def identity(self) -> Mapping[str, str | int]:
-        """Return namespace, name, uid, node and image of the pod."""
+        """Return namespace, name, uid, node, image and own address of the pod."""
         self._cluster.watch.wait(self.pod, lambda s: bool(s and s.uid), LAST_LOG_S)
         state = self.state
         found = {
@@ -126,6 +126,7 @@ class KubeProcess:
             "uid": state.uid,
             "node": state.node,
             "image": state.image,
+            "address": state.ip,
         }
         return {name: value for name, value in found.items() if value}
 

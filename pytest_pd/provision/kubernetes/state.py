@@ -39,6 +39,7 @@ class PodState:
         why: What it waits for or ended with, in the cluster's words.
         hopeless: Waiting will not help.
         image: What runs, with its digest.
+        ip: Its own address in the cluster.
     """
 
     phase: str = "Pending"
@@ -49,6 +50,7 @@ class PodState:
     uid: str = ""
     node: str = ""
     image: str = ""
+    ip: str = ""
 
     def describe(self) -> str:
         """Return one line: ``Pending: 0/1 nodes are available``."""
@@ -73,6 +75,7 @@ def state_of(pod: Mapping[str, Any]) -> PodState:
         uid=pod.get("metadata", {}).get("uid", ""),
         node=pod.get("spec", {}).get("nodeName", ""),
         image=found.get("imageID", ""),
+        ip=status.get("podIP", ""),
     )
 
 
