@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_pd.errors import SpecError
+from pytest_pd.errors import InfrastructureLost, PdError, SpecError
 from pytest_pd.evals.baseline import Subject, find_expected, read_stores
-from pytest_pd.evals.catalogue import metric_of, read_eval
+from pytest_pd.evals.catalogue import BY_CHOICE, CHOICE, metric_of, read_eval
+from pytest_pd.evals.evaluate import as_record
 from pytest_pd.evals.gate import Outcome
 from pytest_pd.evals.judge import AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import keep
@@ -29,26 +30,53 @@ def score(args: argparse.Namespace, say: Say) -> int:
     """
     url, against = args.url.rstrip("/"), args.against.rstrip("/")
     model = args.model or first_model(url)
-    spec = changed(spec_of(args.task), args)
+    spec = countable(changed(spec_of(args.task), args), args.tokenizer, say)
     sides = [Side(PD, url), *([Side(AGGREGATED, against)] if against else [])]
     folder = args.out.resolve() / spec.name
     job = Job(spec, model, args.tokenizer, tuple(sides), folder)
-    run(job, ticker(say))
     subject = Subject(model, url, "unknown", version(url))
+    run(job, ticker(say))
     store = read_stores(HERE)
-    results = {}
+    results: dict[str, TaskResult | PdError] = {}
     for task in spec.tasks:
         expected = find_expected(spec, task, subject, store)
-        results[task] = judge(spec, task, samples_of(job, task), expected)
-    record = {name: result.as_record() for name, result in results.items()}
+        try:
+            results[task] = judge(spec, task, samples_of(job, task), expected)
+        except PdError as error:  # the other tasks have their samples
+            results[task] = error
+    record = {name: as_record(result) for name, result in results.items()}
     keep(args.out, subject, spec.name, {"seed": spec.seed, "tasks": record})
     return tell(results, args.out)
 
 
-def tell(results: Mapping[str, TaskResult], out: Path) -> int:
+def countable(
+    spec: EvalFileSpec, tokenizer: str | None, say: Say = lambda line: None
+) -> EvalFileSpec:
+    """Return the eval without tasks that count tokens where nobody can.
+
+    Raises:
+        SpecError: no task is left.
+    """
+    needing = [name for name, task in spec.tasks.items() if CHOICE in task.needs]
+    if tokenizer or not needing:
+        return spec
+    names = ", ".join(needing)
+    hint = "give --tokenizer, the folder or hub name of the model's tokenizer"
+    if len(needing) == len(spec.tasks):
+        raise SpecError(f"{names}: choices are scored by counted tokens.", hint=hint)
+    say(f"not run: {names}, whose choices are scored by counted tokens; {hint}")
+    kept = {name: task for name, task in spec.tasks.items() if name not in needing}
+    return spec.model_copy(update={"tasks": kept})
+
+
+def tell(results: Mapping[str, TaskResult | PdError], out: Path) -> int:
     """Print scores and gates; 1 when one is not passed, references aside."""
     bad = False
     for task, result in results.items():
+        if isinstance(result, PdError):
+            print(f"{task}: not scored. {result}")
+            bad = True
+            continue
         scores = ", ".join(
             f"{name} {value:.4f}" for name, value in result.scores.items()
         )
@@ -65,7 +93,10 @@ def spec_of(word: str) -> EvalFileSpec:
     """Return the eval file of that name or path, else one for a task of lm-eval."""
     if word in catalogue("evals", HERE) or word.endswith((".yaml", ".yml")):
         return read_eval(word, HERE)
-    task = {**metric_of(word), "gates": [{"kind": "paired"}, {"kind": "drift"}]}
+    gates = [{"kind": "paired"}, {"kind": "drift"}]
+    task: dict[str, Any] = {**metric_of(word), "gates": gates}
+    if task["metric"] in BY_CHOICE:
+        task["needs"] = [CHOICE]
     return EvalFileSpec.model_validate(
         {"name": word, "offline": False, "tasks": {word: task}}
     )
@@ -104,7 +135,10 @@ def first_model(url: str) -> str:
 
 def version(url: str) -> str:
     """Return what a server answers to ``/version``, or ``unknown``."""
-    said = request(f"{url}/version", timeout_s=10.0).json()
+    try:
+        said = request(f"{url}/version", timeout_s=10.0).json()
+    except InfrastructureLost:
+        return "unknown"
     return str(said.get("version", "unknown")) if isinstance(said, dict) else "unknown"
 
 

@@ -34,6 +34,8 @@ METRICS: Mapping[str, tuple[str, str]] = {
 }
 """Task of lm-eval to the metric and filter that is usually quoted."""
 
+CHOICE = "prompt_logprobs"
+"""The need of tasks whose choices are scored by the logprobs of a prompt."""
 BY_CHOICE = ("acc", "acc_norm")
 """Metrics of tasks whose choices are scored by prompt logprobs."""
 USUAL_GATES = ("paired", "identity", "drift")
@@ -99,7 +101,7 @@ def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:
         "gates": gates,
     }
     if task["metric"] in BY_CHOICE:
-        task["needs"] = ["prompt_logprobs"]
+        task["needs"] = [CHOICE]
     return EvalFileSpec.model_validate(
         {
             "name": wanted.task,
@@ -137,7 +139,8 @@ def metric_of(task: str) -> dict[str, str]:
     if not names:
         raise SpecError(
             f"Which metric of {task!r} counts is not known.",
-            hint="name metric and filter in an eval file, as fixtures/evals/gsm8k.yaml",
+            hint="pytest-pd evals list shows what there is; for another, name metric "
+            "and filter in an eval file, as fixtures/evals/gsm8k.yaml",
         )
     metric, filter_name = METRICS[max(names, key=len)]
     return {"metric": metric, "filter": filter_name}

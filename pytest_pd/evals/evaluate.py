@@ -46,13 +46,15 @@ class Evaluation:
 
     def as_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        tasks = {
-            name: {"error": result.fact}
-            if isinstance(result, PdError)
-            else result.as_record()
-            for name, result in self.results.items()
-        }
+        tasks = {name: as_record(result) for name, result in self.results.items()}
         return {"seed": self.seed, "seconds": round(self.seconds, 1), "tasks": tasks}
+
+
+def as_record(result: TaskResult | PdError) -> dict[str, Any]:
+    """Return plain JSON values of one task: what its gates say, or why nothing."""
+    if isinstance(result, PdError):
+        return {"error": result.fact}
+    return result.as_record()
 
 
 def evaluate(

@@ -141,17 +141,21 @@ def prompts_for(
             hint="name the directory with the model's tokenizer",
         )
     count = point.load.warmup + (point.load.requests or _supply(point.load))
-    lengths = Lengths(
+    prompts = source.take(count, lengths_of(spec))
+    if spec.turns > 1:
+        return conversations(prompts, spec.turns, spec.think_s, point.load.warmup)
+    return prompts
+
+
+def lengths_of(spec: WorkloadSpec) -> Lengths:
+    """Return how long the prompts and answers of a workload without a trace are."""
+    return Lengths(
         input_tokens=spec.prompt_tokens,
         output_tokens=spec.output_tokens,
         ratio=spec.length_ratio,
         shared_tokens=spec.isl_shared,
         groups=spec.shared_prefixes,
     )
-    prompts = source.take(count, lengths)
-    if spec.turns > 1:
-        return conversations(prompts, spec.turns, spec.think_s, point.load.warmup)
-    return prompts
 
 
 def _supply(load: LoadPoint) -> int:

@@ -7,6 +7,7 @@ examples:
   pytest-pd load https://api.example --model m --api-key-env API_KEY --endpoint chat
   pytest-pd load http://127.0.0.1:8000 --workload local_sweep --level quick
   pytest-pd load http://127.0.0.1:8000 --model-dir ./model --slo-ttft-ms 500
+  pytest-pd load http://127.0.0.1:8000 --model-dir ./model --with aiperf
 
 exit code: 0 if every point holds and every request succeeded, 1 if not, 2 for a
 wrong call
@@ -24,6 +25,7 @@ from typing import Any
 
 from pytest_pd.errors import SpecError
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
+from pytest_pd.load.external import DRIVERS, run_external
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
@@ -32,6 +34,7 @@ from pytest_pd.load.tokenizer import find_tokenizer
 from pytest_pd.load.workload import (
     LEVELS,
     SweepPoint,
+    lengths_of,
     prompts_for,
     read_workload,
     sweep,
@@ -78,6 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=float, default=600.0, help="seconds per request")
     add("--seed", type=int, default=0)
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
+    add("--with", dest="tool", choices=DRIVERS, help="let this tool send the load")
+    add("--tool-path", default="", help="executable of --with; default: on PATH")
     add("--shards", type=int, default=1, help="load processes")
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--no-calibrate", action="store_true", help="leave the error unknown")
@@ -114,13 +119,19 @@ def run(args: argparse.Namespace) -> int:
             f"Workload {spec.name!r} has no point of level {args.level!r} or below.",
             hint="give --level full",
         )
-    source = _source(args, spec, model, headers)
+    if args.tool:
+        _check_tool(args, spec)
+    source = None if args.tool else _source(args, spec, model, headers)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
     warmer = Warmer()
     for point in points:
-        warmed = _warm(args, spec, point, target, source, warmer)
-        result = _measure(args, spec, point, target, source)
+        warmed = WarmUp()
+        if source is None:
+            result = _by_tool(args, spec, point, target)
+        else:
+            warmed = _warm(args, spec, point, target, source, warmer)
+            result = _measure(args, spec, point, target, source)
         result = with_warm_up(result, warmed)
         report.append(plain_point(point.label, result, _figures(result, slo)))
         _show(point.label, result, report[-1])
@@ -285,6 +296,38 @@ def _measure(
     if args.no_calibrate:
         return once(make_prompts())
     return measure_point(once, make_prompts, _calibrator(args))
+
+
+def _check_tool(args: argparse.Namespace, spec: WorkloadSpec) -> None:
+    """Refuse what a tool of another make cannot be asked for.
+
+    Raises:
+        SpecError: with what to leave out.
+    """
+    why = ""
+    if args.header or args.api_key_env:
+        why = "would show the headers on its command line"
+    elif spec.kind == "trace" or spec.turns > 1:
+        why = "is given lengths here, neither traces nor conversations"
+    elif args.model_dir is None:
+        why = "wants the model's tokenizer: give --model-dir"
+    if why:
+        raise SpecError(f"{args.tool} {why}.", hint="leave out --with, or change that")
+
+
+def _by_tool(
+    args: argparse.Namespace, spec: WorkloadSpec, point: SweepPoint, target: Target
+) -> LoadResult:
+    folder = (args.save or Path("load")) / f"{args.tool}-{point.label}"
+    return run_external(
+        args.tool,
+        target,
+        point.load,
+        lengths_of(spec),
+        tokenizer=args.model_dir,
+        output=folder,
+        executable=args.tool_path,
+    )
 
 
 def _calibrator(args: argparse.Namespace) -> Any:

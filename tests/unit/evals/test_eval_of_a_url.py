@@ -1,0 +1,46 @@
+"""``pytest-pd evals run URL``: what is asked, what is left out, what is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_pd.command.evals_run import countable, spec_of, tell
+from pytest_pd.errors import InvalidRun, SpecError
+
+
+def test_choices_are_left_out_where_nobody_counts_tokens():
+    said = []
+
+    spec = countable(spec_of("shipped"), None, said.append)
+
+    assert "pd_choice" not in spec.tasks
+    assert "pd_recall" in spec.tasks
+    assert "pd_choice" in said[0]
+    assert "--tokenizer" in said[0]
+
+
+def test_a_tokenizer_keeps_them():
+    assert countable(spec_of("shipped"), "tok") == spec_of("shipped")
+
+
+def test_nothing_but_choices_is_refused():
+    with pytest.raises(SpecError, match="arc_challenge: choices") as caught:
+        countable(spec_of("arc_challenge"), None)
+
+    assert "--tokenizer" in caught.value.hint
+
+
+def test_an_unknown_task_names_the_command_that_lists_them():
+    with pytest.raises(SpecError) as caught:
+        spec_of("no_such_task")
+
+    assert "evals list" in caught.value.hint
+
+
+def test_a_task_without_samples_is_told_and_bad(capsys):
+    code = tell({"gsm8k": InvalidRun("0 of 50 samples")}, Path("out"))
+
+    assert code == 1
+    assert "gsm8k: not scored. 0 of 50 samples" in capsys.readouterr().out
