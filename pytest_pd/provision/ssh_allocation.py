@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pytest_pd.provision.lease import disown
 from pytest_pd.provision.local import launch_request, mark_of
 from pytest_pd.provision.node_lines import read_facts
 from pytest_pd.provision.rundir import RunDir
+from pytest_pd.provision.ssh_client import ssh_words
 from pytest_pd.provision.ssh_host import RemoteHost
 from pytest_pd.provision.ssh_process import SshProcess
 from pytest_pd.spec.cluster import ClusterSpec
@@ -122,6 +124,21 @@ class SshAllocation:
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to the address of its host."""
         return {name: host.address for name, host in self._hosts.items()}
+
+    def load_command(self, node: str) -> tuple[str, ...]:
+        """Return words that run Python with this package on a planned node.
+
+        Empty where the cluster file names no such Python, or here is no ssh.
+        """
+        if self._site.package_python is None or shutil.which("ssh") is None:
+            return ()
+        mark = f"{launcher.MARK}={mark_of(self._context, 'bench')}"
+        host = self._hosts[node].host
+        return ssh_words(self._site, host, ("env", mark, self.python))
+
+    def load_env(self) -> Mapping[str, str]:
+        """Return the environment of that command."""
+        return os.environ
 
     def busy_ports(self, plan: DeploymentPlan) -> frozenset[tuple[str, int]]:
         """Ask every host which of its planned ports somebody listens on."""

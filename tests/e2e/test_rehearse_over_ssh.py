@@ -35,7 +35,14 @@ def test_kimi_k2_is_rehearsed_on_seven_hosts(hosts, tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "suites/correctness/test_handover.py"),
-            *("--topology", "k2_2p1d", "--rehearse", "--cluster", str(path)),
+            *(
+                "suites/performance/test_sweep.py",
+                "--topology",
+                "k2_2p1d",
+                "--rehearse",
+                "--cluster",
+                str(path),
+            ),
             *("--run-dir", str(tmp_path / "run"), "-q"),
         ],
         cwd=ROOT,
@@ -48,5 +55,6 @@ def test_kimi_k2_is_rehearsed_on_seven_hosts(hosts, tmp_path):
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     logs = tmp_path / "run" / "k2_2p1d@rehearsal" / "logs"
+    assert "sent from the cluster" in (logs / "bench.log").read_text()
     assert (logs / "prefill-worker-1-4.log").stat().st_size > 0
     assert not list((tmp_path / "remote").rglob("lease"))
