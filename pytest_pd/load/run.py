@@ -141,6 +141,11 @@ def _quantiles(values: Array, *shares: float) -> list[float]:
     return [float(value) / 1e9 for value in found]
 
 
+def send_lag_s(rows: Array) -> list[float]:
+    """Return p50 and p99 of actual minus intended send, in seconds."""
+    return _quantiles(rows["sent_before_ns"] - rows["intended_ns"], 0.5, 0.99)
+
+
 def describe_instrument(
     requests: Array,
     columns: Mapping[str, Array],
@@ -156,7 +161,7 @@ def describe_instrument(
     contents = max(int(is_content.sum()), 1)
     user = int((is_content & ((flags & Event.USER_STAMP) != 0)).sum())
     shared = int((is_content & ((flags & Event.COALESCED) != 0)).sum())
-    send_lag = _quantiles(rows["sent_before_ns"] - rows["intended_ns"], 0.5, 0.99)
+    send_lag = send_lag_s(rows)
     width = _quantiles(rows["sent_after_ns"] - rows["sent_before_ns"], 0.5, 0.99)
     read_lag = _quantiles(lags[is_content].astype("i8"), 0.5, 0.99, 1.0)
     hosts = [outcome.host for outcome in outcomes]

@@ -19,13 +19,14 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import SpecError
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
-from pytest_pd.load.external import DRIVERS, run_external
+from pytest_pd.load.external import DRIVERS, check_demands, run_external
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
@@ -83,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
     add("--with", dest="tool", choices=DRIVERS, help="let this tool send the load")
     add("--tool-path", default="", help="executable of --with; default: on PATH")
-    add("--shards", type=int, default=1, help="load processes")
+    add("--shards", type=int, help="load processes; default: the workload's, else 1")
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--no-calibrate", action="store_true", help="leave the error unknown")
     add("--calibrate-seconds", type=float, default=2.0)
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             hint="give --level full",
         )
     if args.tool:
-        _check_tool(args, spec)
+        _check_tool(args, spec, target, points)
     source = None if args.tool else _source(args, spec, model, headers)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
@@ -272,9 +273,10 @@ def _measure(
     target: Target,
     source: PromptSource,
 ) -> LoadResult:
+    count = _shards(args, spec)
     shows = not args.quiet and sys.stderr.isatty()
     # a process of its own keeps the drawing away from the measuring
-    shards: Any = [()] * args.shards if shows else args.shards
+    shards: Any = [()] * count if shows else count
     view = LiveView(point.label) if shows else None
 
     def once(prompts: Any) -> LoadResult:
@@ -295,10 +297,21 @@ def _measure(
 
     if args.no_calibrate:
         return once(make_prompts())
-    return measure_point(once, make_prompts, _calibrator(args))
+    return measure_point(
+        once, make_prompts, _calibrator(args, count), error_share=spec.error_share
+    )
 
 
-def _check_tool(args: argparse.Namespace, spec: WorkloadSpec) -> None:
+def _shards(args: argparse.Namespace, spec: WorkloadSpec) -> int:
+    return int(args.shards or spec.shards)
+
+
+def _check_tool(
+    args: argparse.Namespace,
+    spec: WorkloadSpec,
+    target: Target,
+    points: Sequence[SweepPoint],
+) -> None:
     """Refuse what a tool of another make cannot be asked for.
 
     Raises:
@@ -311,8 +324,12 @@ def _check_tool(args: argparse.Namespace, spec: WorkloadSpec) -> None:
         why = "is given lengths here, neither traces nor conversations"
     elif args.model_dir is None:
         why = "wants the model's tokenizer: give --model-dir"
+    elif _shards(args, spec) > 1 or args.engine != "auto":
+        why = "sends by itself: --shards and --engine are for our own load processes"
     if why:
         raise SpecError(f"{args.tool} {why}.", hint="leave out --with, or change that")
+    for point in points:
+        check_demands(args.tool, target, point.load, lengths_of(spec))
 
 
 def _by_tool(
@@ -330,7 +347,7 @@ def _by_tool(
     )
 
 
-def _calibrator(args: argparse.Namespace) -> Any:
+def _calibrator(args: argparse.Namespace, shards: int) -> Any:
     def calibrator(rhythm: Rhythm, may_be_old: bool) -> Calibration:
         return cached(
             rhythm,
@@ -339,10 +356,10 @@ def _calibrator(args: argparse.Namespace) -> Any:
                 r,
                 duration_s=args.calibrate_seconds,
                 engine=args.engine,
-                shards=args.shards,
+                shards=shards,
                 scheduling=args.scheduling,
             ),
-            kind=f"{args.engine}-{args.shards}-{args.scheduling}",
+            kind=f"{args.engine}-{shards}-{args.scheduling}",
         )
 
     return calibrator

@@ -6,6 +6,12 @@ keeps no time per event (guidellm) gives requests of two events: first and last.
 
 from __future__ import annotations
 
-from pytest_pd.load.external.driver import DRIVERS, Driver, find_driver, run_external
+from pytest_pd.load.external.driver import (
+    DRIVERS,
+    Driver,
+    check_demands,
+    find_driver,
+    run_external,
+)
 
-__all__ = ["DRIVERS", "Driver", "find_driver", "run_external"]
+__all__ = ["DRIVERS", "Driver", "check_demands", "find_driver", "run_external"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.external.foreign import UNREADABLE, ForeignRequest, from_gaps
-from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
 
@@ -30,14 +30,23 @@ def command(
     words += ["--endpoint-type", kind, "--streaming", "--tokenizer", str(tokenizer)]
     words += ["--isl", str(lengths.input_tokens), "--osl", str(lengths.output_tokens)]
     words += ["--ui-type", "none", "--no-gpu-telemetry", "--no-server-metrics"]
-    words += ["--request-count", str(point.requests or 100)]
     words += ["--random-seed", str(point.seed), "--artifact-dir", str(output)]
     if target.ignore_eos:
         words += ["--extra-inputs", "ignore_eos:true"]
-    if point.rate_per_s is not None:
-        words += ["--request-rate", f"{point.rate_per_s:g}"]
-    elif point.concurrency is not None:
-        words += ["--concurrency", str(point.concurrency)]
+    if point.duration_s is not None:
+        words += ["--benchmark-duration", f"{point.duration_s:g}"]
+    else:
+        words += ["--request-count", str(point.requests or 100)]
+    return [*words, *_pace(point)]
+
+
+def _pace(point: LoadPoint) -> list[str]:
+    if point.rate_per_s is None:
+        return ["--concurrency", str(point.concurrency)]
+    words = ["--request-rate", f"{point.rate_per_s:g}"]
+    words += ["--arrival-pattern", point.arrivals.value]
+    if point.arrivals is Arrivals.GAMMA:
+        words += ["--arrival-smoothness", f"{point.burstiness:g}"]
     return words
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pd.errors import EngineMissing, MeasurementError, SpecError
@@ -30,6 +30,7 @@ class Driver:
         command: Makes the words of a run.
         read: Reads the requests from the output's folder.
         install: What installs it.
+        untold: What of `demands` its command line has no word for here.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Driver:
     command: Command
     read: Callable[[Path], list[ForeignRequest]]
     install: str
+    untold: frozenset[str] = frozenset()
 
 
 DRIVERS = {
@@ -44,12 +46,27 @@ DRIVERS = {
         "aiperf", "aiperf", aiperf.command, aiperf.read, "pip install aiperf"
     ),
     "vllm": Driver(
-        "vllm", "vllm", vllm_bench.command, vllm_bench.read, "pip install vllm"
+        *("vllm", "vllm", vllm_bench.command, vllm_bench.read, "pip install vllm"),
+        untold=frozenset({"a duration", "constant arrivals"}),
     ),
     "guidellm": Driver(
-        "guidellm", "guidellm", guidellm.command, guidellm.read, "pip install guidellm"
+        *("guidellm", "guidellm", guidellm.command, guidellm.read),
+        "pip install guidellm",
+        untold=frozenset({"gamma arrivals", "a seed", "answers that may end early"}),
     ),
 }
+UNTOLD = frozenset(
+    {
+        "a shared part of the prompts",
+        "prompts of several lengths",
+        "a ramp",
+        "a time limit per request",
+        "fields of the body",
+        "headers",
+        "a CA file",
+    }
+)
+"""What none of them is told."""
 
 
 def find_driver(name: str) -> Driver:
@@ -61,6 +78,50 @@ def find_driver(name: str) -> Driver:
     if name not in DRIVERS:
         raise SpecError.unknown("load tool", name, DRIVERS)
     return DRIVERS[name]
+
+
+def demands(target: Target, point: LoadPoint, lengths: Lengths) -> Iterator[str]:
+    """Yield, in words, what is asked for beside lengths, number and pace."""
+    usual = LoadPoint()
+    if lengths.shared_tokens:
+        yield "a shared part of the prompts"
+    if lengths.ratio != 1:
+        yield "prompts of several lengths"
+    if point.duration_s is not None:
+        yield "a duration"
+    if point.is_open:
+        yield f"{point.arrivals.value} arrivals"
+    if point.ramp_s:
+        yield "a ramp"
+    if point.seed != usual.seed:
+        yield "a seed"
+    if point.timeout_s != usual.timeout_s:
+        yield "a time limit per request"
+    if target.headers:
+        yield "headers"
+    if target.ca_file is not None:
+        yield "a CA file"
+    if target.body:
+        yield "fields of the body"
+    if not target.ignore_eos:
+        yield "answers that may end early"
+
+
+def check_demands(
+    name: str, target: Target, point: LoadPoint, lengths: Lengths
+) -> None:
+    """Refuse what the tool would leave out while the record says otherwise.
+
+    Raises:
+        SpecError: with all that it is not told.
+    """
+    untold = UNTOLD | find_driver(name).untold
+    found = [words for words in demands(target, point, lengths) if words in untold]
+    if found:
+        raise SpecError(
+            f"{name} cannot be told here: {', '.join(found)}.",
+            hint="leave that out, or let the load go out without another tool",
+        )
 
 
 def run_external(
@@ -81,11 +142,15 @@ def run_external(
         output: Folder for what the tool writes, its own log included.
         executable: Path of the tool; empty looks on PATH.
 
+    Warm-up is the tool's own affair: the record has none.
+
     Raises:
+        SpecError: the point asks for what the tool is not told.
         EngineMissing: the tool is not installed.
         MeasurementError: it failed, or wrote nothing that can be read.
     """
-    driver = find_driver(name)
+    check_demands(name, target, point, lengths)
+    driver, point = find_driver(name), replace(point, warmup=0)
     program = executable or shutil.which(driver.program)
     if not program:
         raise EngineMissing(f"{driver.program!r} is not on PATH.", hint=driver.install)

@@ -19,6 +19,7 @@ from pytest_pd.load.record import (
     TokenSource,
 )
 from pytest_pd.load.result import ENDS_ONLY, Instrument, LoadResult
+from pytest_pd.load.run import send_lag_s
 from pytest_pd.load.target import Target
 from pytest_pd.load.validity import invalid_reasons
 
@@ -110,8 +111,9 @@ def _write(recorder: Recorder, index: int, request: ForeignRequest) -> None:
 
 
 def _unknown_instrument(tool: str, recorder: Recorder) -> Instrument:
-    """All that can be said of a foreign client: its stamps, its concurrency."""
+    """All that can be said of a foreign client: stamps, lateness, concurrency."""
     rows = recorder.requests
+    lag_s = send_lag_s(rows)
     nothing = {
         field: 0 if field in _WHOLE else 0.0
         for field in Instrument.__dataclass_fields__
@@ -119,6 +121,8 @@ def _unknown_instrument(tool: str, recorder: Recorder) -> Instrument:
     }
     nothing |= {
         "user_stamp_share": 1.0,
+        "send_lag_p50_s": lag_s[0],
+        "send_lag_p99_s": lag_s[1],
         "most_in_flight": most_in_flight(rows),
         "shards": 1,
         "connections_opened": int((rows["connect_ns"] > 0).sum()),

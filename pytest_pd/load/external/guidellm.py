@@ -26,7 +26,10 @@ def command(
     """Return the words of a run (guidellm 0.8)."""
     profile = f"kind=concurrent,streams={point.concurrency or 1}"
     if point.rate_per_s is not None:
-        profile = f"kind=poisson,rate={point.rate_per_s:g}"
+        profile = f"kind={point.arrivals.value},rate={point.rate_per_s:g}"
+    end = f"kind=max_requests,count={point.requests or 100}"
+    if point.duration_s is not None:
+        end = f"kind=max_duration,seconds={point.duration_s:g}"
     data = (
         f"kind=synthetic_text,prompt_tokens={lengths.input_tokens},"
         f"output_tokens={lengths.output_tokens}"
@@ -35,7 +38,7 @@ def command(
         *(program, "run"),
         *("--backend", f"kind=openai_http,target={target.url},model={target.model}"),
         *("--profile", profile),
-        *("--constraint", f"kind=max_requests,count={point.requests or 100}"),
+        *("--constraint", end),
         *("--tokenizer", f"kind=huggingface_auto,model={tokenizer}"),
         *("--data", data),
         *("--output", f"kind=json,path={output / RESULT}"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.external.foreign import UNREADABLE, ForeignRequest, from_gaps
-from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
 
@@ -24,7 +24,7 @@ def command(
     tokenizer: Path,
     output: Path,
 ) -> list[str]:
-    """Return the words of a run; headers go by ``--header`` and may be seen."""
+    """Return the words of a run."""
     backend = "openai-chat" if target.is_chat else "openai"
     words = [program, "bench", "serve", "--backend", backend]
     words += ["--base-url", target.url, "--endpoint", target.endpoint]
@@ -39,7 +39,8 @@ def command(
         words += ["--max-concurrency", str(point.concurrency)]
     if point.rate_per_s is not None:
         words += ["--request-rate", f"{point.rate_per_s:g}"]
-        words += ["--burstiness", f"{point.burstiness:g}"]
+        shape = point.burstiness if point.arrivals is Arrivals.GAMMA else 1
+        words += ["--burstiness", f"{shape:g}"]
     return [*words, "--ignore-eos"] if target.ignore_eos else words
 
 

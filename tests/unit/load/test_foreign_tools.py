@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,75 @@ def test_failed_tool_is_an_error_with_its_log(tmp_path):
 def test_unknown_tool_is_named():
     with pytest.raises(SpecError, match="'aiprf' is not known"):
         run_external("aiprf", TARGET, POINT, Lengths(), tokenizer=Path(), output=Path())
+
+
+def test_requests_that_waited_in_the_tool_void_an_open_loop():
+    offered = LoadPoint(
+        concurrency=None, arrivals=Arrivals.CONSTANT, rate_per_s=10, requests=50
+    )
+    queued = [
+        ForeignRequest(5 + k / 10, (0.05, 0.06), 5, 2, queue_s=5.0) for k in range(50)
+    ]
+
+    result = foreign_result("x", queued, TARGET, offered)
+
+    assert result.instrument.send_lag_p99_s == pytest.approx(5)
+    assert any("sent late: p99 5e+03 ms" in reason for reason in result.reasons)
+
+
+OPEN = {"concurrency": None, "arrivals": Arrivals.CONSTANT, "rate_per_s": 20}
+TIMED = LoadPoint(concurrency=4, duration_s=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "words"),
+    [
+        ("aiperf", LoadPoint(**OPEN), ("--arrival-pattern", "constant")),
+        ("aiperf", TIMED, ("--benchmark-duration", "60")),
+        ("guidellm", LoadPoint(**OPEN), ("--profile", "kind=constant,rate=20")),
+        ("guidellm", TIMED, ("--constraint", "kind=max_duration,seconds=60")),
+        (
+            "vllm",
+            LoadPoint(**OPEN | {"arrivals": Arrivals.POISSON, "burstiness": 3}),
+            ("--burstiness", "1"),
+        ),
+    ],
+)
+def test_pace_and_end_are_told(name, point, words):
+    said = DRIVERS[name].command(
+        "tool", TARGET, point, Lengths(), Path("tok"), Path("out")
+    )
+
+    assert words in pairwise(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "untold"),
+    [
+        ("vllm", {"point": TIMED}, "a duration"),
+        ("vllm", {"point": LoadPoint(**OPEN)}, "constant arrivals"),
+        ("guidellm", {"point": LoadPoint(seed=7)}, "a seed"),
+        ("aiperf", {"lengths": Lengths(shared_tokens=32)}, "a shared part"),
+        ("aiperf", {"lengths": Lengths(ratio=0.5)}, "several lengths"),
+        ("aiperf", {"point": LoadPoint(ramp_s=2)}, "a ramp"),
+        ("aiperf", {"target": replace(TARGET, body={"top_k": 1})}, "the body"),
+    ],
+)
+def test_what_a_tool_is_not_told_is_refused(tmp_path, name, change, untold):
+    asked = {"target": TARGET, "point": POINT, "lengths": Lengths()} | change
+
+    with pytest.raises(SpecError, match=untold):
+        run_external(name, *asked.values(), tokenizer=tmp_path, output=tmp_path)
+
+
+def test_warm_up_that_no_tool_sends_is_not_in_the_record(tmp_path):
+    shutil.copy(DATA / FILES["aiperf"][0], tmp_path / FILES["aiperf"][1])
+
+    result = run_external(
+        *("aiperf", TARGET, replace(POINT, warmup=8), Lengths()),
+        tokenizer=tmp_path,
+        output=tmp_path,
+        executable="/bin/true",
+    )
+
+    assert result.point.warmup == 0

@@ -45,6 +45,8 @@ def test_its_figures_stand_in_our_table(words, tmp_path, capsys):
         ((), "give --model-dir"),
         (("--model-dir", "tok", "--header", "X-Key:secret"), "on its command line"),
         (("--workload", "local_multi_turn", "--model-dir", "tok"), "nor conversations"),
+        (("--model-dir", "tok", "--shared-tokens", "8"), "a shared part"),
+        (("--model-dir", "tok", "--shards", "2"), "sends by itself"),
     ],
 )
 def test_what_it_cannot_do_is_refused(words, tmp_path, capsys, more, said):

@@ -183,6 +183,29 @@ def test_calibrate_prints_one_line_and_json(tmp_path, capsys):
     assert json.loads(path.read_text())["rhythm"]["concurrency"] == 2
 
 
+def test_workload_file_has_its_shards_and_its_share_of_error(
+    url, tmp_path, monkeypatch
+):
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        "name: w\ninput_tokens: 16\noutput_tokens: 4\nconcurrency: [2]\n"
+        "requests: 8\nshards: 2\nerror_share: 0.4\n"
+    )
+    seen = {}
+
+    def measure(run, make_prompts, calibrate, *, error_share):
+        seen["error_share"] = error_share
+        return run(make_prompts())
+
+    monkeypatch.setattr("pytest_pd.terminal.load.measure_point", measure)
+    out = tmp_path / "o.json"
+    main(["load", url, "--workload", str(path), "--json", str(out), "--quiet"])
+
+    (entry,) = json.loads(out.read_text())
+    assert entry["run"]["instrument"]["shards"] == 2
+    assert seen == {"error_share": 0.4}
+
+
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
         main(["load", "--help"])
