@@ -1,10 +1,10 @@
-"""Custom resources that we render, as schemas in our own words.
+"""Custom resources that we render, as schemas in our own words, and as definitions.
 
-Only what we use is written out, and nothing else is allowed. They are not tried on the
-server of `.ci/kube-assets`: 1.20 built with Go 1.19 dies of any custom resource (its
-reflect2 is too old for that Go's maps). Sources: Gateway API Inference Extension
-``inference.networking.k8s.io/v1``, Gateway API ``gateway.networking.k8s.io/v1`` and
-``leaderworkerset.x-k8s.io/v1``, their API references.
+Only what we use is written out, and nothing else is allowed; a server drops what its
+definition does not name, and a test that reads its object back sees it. Sources:
+Gateway API Inference Extension ``inference.networking.k8s.io/v1``, Gateway API
+``gateway.networking.k8s.io/v1`` and ``leaderworkerset.x-k8s.io/v1``, their API
+references.
 """
 
 from __future__ import annotations
@@ -70,3 +70,61 @@ WORKERS = record(
 
 SPECS = {"InferencePool": POOL, "HTTPRoute": ROUTE, "LeaderWorkerSet": WORKERS}
 """Kind to the schema of its ``spec``."""
+
+PLACES = {
+    "InferencePool": ("inference.networking.k8s.io", "inferencepools"),
+    "HTTPRoute": ("gateway.networking.k8s.io", "httproutes"),
+    "LeaderWorkerSet": ("leaderworkerset.x-k8s.io", "leaderworkersets"),
+}
+"""Kind to its group and its plural."""
+APPROVED = {"api-approved.kubernetes.io": "unapproved, for tests of pytest-pd"}
+"""Groups of ``k8s.io`` are protected: a server wants a word about who approved."""
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Return every CustomResourceDefinition."""
+    return [_definition(kind, *PLACES[kind], structural(SPECS[kind])) for kind in SPECS]
+
+
+def _definition(
+    kind: str, group: str, plural: str, spec: dict[str, Any]
+) -> dict[str, Any]:
+    schema = {"type": "object", "required": ["spec"], "properties": {"spec": spec}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}", "annotations": APPROVED},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "plural": plural,
+                "singular": kind.lower(),
+                "listKind": f"{kind}List",
+            },
+            "versions": [
+                {
+                    "name": "v1",
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
+
+
+def structural(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema as servers want it: what is not named is dropped, not refused."""
+    if schema == ANYTHING:
+        return {**ANYTHING, "x-kubernetes-preserve-unknown-fields": True}
+    found = dict(schema)
+    if found.get("additionalProperties") is False:
+        del found["additionalProperties"]
+    if "properties" in found:
+        fields = found["properties"].items()
+        found["properties"] = {name: structural(field) for name, field in fields}
+    if "items" in found:
+        found["items"] = structural(found["items"])
+    return found

@@ -29,7 +29,7 @@ from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import find
 from tests.kit import free_ports, wait_until
-from tests.kube_crds import SPECS
+from tests.kube_crds import definitions
 from tests.services import require
 from tests.services_kube import NAMESPACE, cluster_for, kube, kubectl, site_for
 
@@ -150,12 +150,19 @@ def test_side_channels_that_decode_cannot_reach_are_named(deployment):
     assert said.startswith("NIXL: not connected. 1 of 1 prefill side channels")
 
 
+@pytest.fixture(scope="module")
+def custom(plane):
+    """Make the server know the custom resources that we render."""
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": definitions()})
+    kubectl(plane, "apply", "-f", "-", text=text)
+    kubectl(plane, "wait", "--for=condition=Established", "crd", "--all")
+
+
 @pytest.mark.parametrize("variant", ["llmd", "lws"])
-def test_what_is_only_rendered_is_accepted_as_it_is(plane, variant):
+def test_what_is_only_rendered_is_accepted_as_it_is(plane, custom, variant):
     spec = read_topology(FILE, f"llama31_8b_8p8d_{variant}")
     make = partial(plan_deployment, spec, read_cluster(H100))
-    left_out = ("Pod", *SPECS)
-    found = [m for m in rendered(make, read_cluster(H100)) if m["kind"] not in left_out]
+    found = [m for m in rendered(make, read_cluster(H100)) if m["kind"] != "Pod"]
     client = KubeClient(site_for(plane))
     try:
         client.open()
