@@ -27,6 +27,7 @@ from pytest_pd.provision.slurm_text import (
     gpu_options,
     step_argv,
     step_env,
+    step_name,
 )
 from pytest_pd.provision.wire import Wire, wire_of
 from pytest_pd.spec.cluster import ClusterSpec
@@ -214,11 +215,13 @@ class SlurmAllocation:
         log.parent.mkdir(parents=True, exist_ok=True)
         for old in (self._run.started(service.name), self._run.ended(service.name)):
             old.unlink(missing_ok=True)
+        name = step_name(request["mark"])
         argv = step_argv(
             self._site,
             self.job,
             host,
             service,
+            name=name,
             node_gpus=self._cluster.gpus_per_node,
             folder=self.run_dir,
             command=(self.python, "-S", "-E", str(self.folder / "launcher.py")),
@@ -233,6 +236,7 @@ class SlurmAllocation:
             log,
             said,
             self._run,
+            step=name,
             handle=self._handle,
             popen=popen,
             send=self._send,

@@ -92,6 +92,7 @@ class SlurmStep:
         said: Path,
         run: RunDir,
         *,
+        step: str,
         handle: JobHandle,
         popen: subprocess.Popen[bytes],
         send: Callable[[str, int, int], None],
@@ -101,6 +102,7 @@ class SlurmStep:
         self._log = log
         self._said = said
         self._run = run
+        self._step = step
         self._handle = handle
         self._popen = popen
         self._send = send
@@ -138,7 +140,7 @@ class SlurmStep:
         record = read_record(self._run.started(self._name))
         return {
             "job": self._handle.job,
-            "step": self._name,
+            "step": self._step,
             "node": self._node,
             "pid": int(record.get("pid", 0)),
             "start_time": int(record.get("start_time", 0)),
@@ -151,7 +153,7 @@ class SlurmStep:
         if self._popen.poll() is None:
             self._tell_launcher("USR1", 2.0)
         if self._popen.poll() is None:
-            step = self._handle.step(self._name)
+            step = self._handle.step(self._step)
             if step:
                 self._handle.client.cancel(step)
             self._end_srun(GONE_S if step else 0.0)
@@ -168,7 +170,7 @@ class SlurmStep:
         disown(self._popen)
 
     def _tell_launcher(self, name: str, seconds: float) -> None:
-        if step := self._handle.step(self._name):
+        if step := self._handle.step(self._step):
             self._handle.client.cancel(step, signal=name)
             wait_for(lambda: self._popen.poll() is not None, seconds)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pytest_pd.plan.model import ServicePlan
+from pytest_pd.provision.locks import file_name
 from pytest_pd.spec.site_slurm import ContainerSite, SlurmSite
 
 ACTIVE = frozenset(
@@ -246,12 +247,24 @@ def container_options(
     ]
 
 
+def step_name(mark: str) -> str:
+    """Return the name of the step of a service: no other of the job has it.
+
+    An allocation may hold steps of several topologies, each with its router.
+
+    Args:
+        mark: ``<run id>/<topology>/<service>``.
+    """
+    return file_name("-".join(["pd", *mark.split("/")]))
+
+
 def step_argv(
     site: SlurmSite,
     job: str,
     node: str,
     service: ServicePlan,
     *,
+    name: str,
     node_gpus: int,
     folder: str,
     command: Iterable[str],
@@ -272,7 +285,7 @@ def step_argv(
         "--nodes=1",
         "--ntasks=1",
         f"--nodelist={node}",
-        f"--job-name={service.name}",
+        f"--job-name={name}",
         "--export=ALL",
         "--kill-on-bad-exit=1",
         *gpus,

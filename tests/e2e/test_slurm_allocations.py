@@ -63,6 +63,21 @@ def test_topologies_side_by_side_have_nodes_of_their_own(site, inside, tmp_path)
     assert len(nodes) == 2
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_end_of_a_topology_leaves_the_other_of_its_allocation_alone(
+    site, inside, tmp_path, first
+):
+    with (
+        session(site, tmp_path, cluster()) as one,
+        session(site, tmp_path, cluster()) as two,
+    ):
+        services = [here.start("router") for here in (one, two)]
+        services[first].stop(grace_s=10.0)
+
+        assert services[first].exit_code() is not None
+        assert services[1 - first].exit_code() is None
+
+
 def test_an_allocation_that_is_too_small_is_refused(site, inside, tmp_path):
     with (
         pytest.raises(ProvisionError, match=r"needs 3 nodes.*has 2"),

@@ -14,6 +14,7 @@ from pytest_pd.provision.slurm_text import (
     batch_argv,
     batch_script,
     step_argv,
+    step_name,
     watchman_script,
 )
 from pytest_pd.spec.cluster import ClusterSpec
@@ -69,6 +70,7 @@ def rendered(topology: str, cluster: ClusterSpec) -> str:
             "4711",
             f"host-of-{service.node}",
             service,
+            name=step_name(f"r1/{topology}/{service.name}"),
             node_gpus=4,
             folder="/runs/r1",
             command=("python3", "-S", "-E", "/runs/r1/slurm/launcher.py"),

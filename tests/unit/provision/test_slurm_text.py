@@ -22,6 +22,7 @@ from pytest_pd.provision.slurm_text import (
     seconds_left,
     step_argv,
     step_env,
+    step_name,
     watchman_script,
 )
 from pytest_pd.spec.site_slurm import ContainerSite, SlurmSite
@@ -34,7 +35,11 @@ REQUEST = JobRequest(
 
 def step(site, plan, node_gpus=4):
     return step_argv(
-        site, "42", "n03", plan, node_gpus=node_gpus, folder="/runs", command=("run",)
+        *(site, "42", "n03", plan),
+        name="pd-r1-k2-w",
+        node_gpus=node_gpus,
+        folder="/runs",
+        command=("run",),
     )
 
 
@@ -109,6 +114,21 @@ def test_a_step_overlaps_on_one_node_of_the_job():
     assert words[0] == "srun"
     assert {"--jobid=42", "--overlap", "--nodes=1", "--nodelist=n03"} <= set(words)
     assert words[-1] == "run"
+
+
+def test_steps_of_two_topologies_in_one_job_have_different_names():
+    marks = ("r1/k2/router", "r1/k2_tp8/router", "r2/k2/router", "r1/k2/prefill-0")
+    names = {step_name(mark) for mark in marks}
+
+    assert len(names) == len(marks)
+    assert "--job-name=pd-r1-k2-w" in step(SlurmSite(), service("w", "x"))
+
+
+def test_long_names_of_steps_are_short_and_differ_all_the_same():
+    names = {step_name(f"r1/{'k' * 200}/prefill-{n}") for n in range(2)}
+
+    assert len(names) == 2
+    assert max(map(len, names)) < 100
 
 
 def test_resources_of_a_service_are_planned_per_step():
