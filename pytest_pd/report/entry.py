@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.measurement import Measurement
+from pytest_pd.measure.percentile import summary
 
-PERCENTILES = (0.5, 0.9, 0.99)
-
-
-def quantile(samples: Sequence[float], q: float) -> float:
-    """Linear interpolation between order statistics (numpy's default, type 7)."""
-    ordered = sorted(samples)
-    position = (len(ordered) - 1) * q
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+PERCENTILES = ("p50", "p90", "p99")
 
 
 def suite_id(path: Path) -> str:
@@ -52,7 +44,9 @@ def make_entry(
         )
     test = test_id.replace("topo:", "")
     name, _, inner = test.partition("[")
-    percentiles = {f"p{q * 100:g}": quantile(samples, q) for q in PERCENTILES}
+    # where only some samples are kept, these are the percentiles of all of them
+    known = measurement.extra.get("percentiles_s")
+    percentiles = known if isinstance(known, Mapping) else summary(samples)
     return {
         "name": f"{test}::{measurement.metric}",
         "fullname": f"pd::{suite_id(path)}::{test}::{measurement.metric}",
@@ -64,7 +58,7 @@ def make_entry(
         "extra_info": {
             "unit": measurement.unit,
             "n": len(samples),
-            **percentiles,
+            **{name: percentiles[name] for name in PERCENTILES},
             **measurement.extra,
         },
     }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.measurement import Measurement
-from pytest_pd.report.entry import make_entry, quantile
+from pytest_pd.report.entry import make_entry
 from pytest_pd.report.redact import redact, redact_environment, secrets_in
 
 FILE = Path("somewhere/performance/test_sweep.py")
@@ -89,11 +89,23 @@ def test_what_is_no_number_is_no_entry(samples):
         make_entry(FILE, "test_a", {}, Measurement("ttft", samples))
 
 
-@given(
-    st.lists(st.floats(0, 1e6), min_size=1, max_size=50),
-    st.sampled_from([0.0, 0.5, 0.9, 1.0]),
-)
-def test_quantile_is_numpys(samples, q):
-    import numpy as np
+def test_percentiles_of_an_entry_are_samples():
+    samples = (*(0.01 for _ in range(17)), 0.5, 0.9, 1.0)
 
-    assert quantile(samples, q) == pytest.approx(float(np.quantile(samples, q)))
+    made = make_entry(FILE, "test_a", {}, Measurement("ttft", samples))
+
+    found = made["extra_info"]
+    assert (found["p50"], found["p90"], found["p99"]) == (0.01, 0.5, 1.0)
+
+
+def test_percentiles_of_an_entry_are_of_all_samples_where_some_are_kept():
+    known = {"p50": 0.1, "p90": 0.2, "p99": 0.3}
+
+    made = make_entry(
+        FILE,
+        "test_a",
+        {},
+        Measurement("itl", (0.0, 9.0), extra={"percentiles_s": known}),
+    )
+
+    assert {name: made["extra_info"][name] for name in known} == known
