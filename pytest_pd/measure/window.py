@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pytest_pd.load.clock import NS
+from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.record import Array
 from pytest_pd.load.result import LoadResult
 
@@ -31,18 +33,29 @@ class Window:
 def steady_window(result: LoadResult) -> Window:
     """Return the span between ramp-up and ramp-down.
 
-    Closed loop: from the send that first filled all streams to the last send, after
-    which streams run dry. Open loop: from the first to the last send. If that is no
-    span at all, the whole run, marked as not steady.
+    Closed loop: from the send that first filled all streams, and not before the last
+    of them began, to the last send, after which streams run dry. Open loop: from the
+    first send, or the end of the ramp, to the last. If that is no span at all, the
+    whole run, marked as not steady.
     """
-    rows = result.rows()
+    point, rows = result.point, result.rows()
     sent = np.sort(rows["sent_before_ns"][rows["sent_before_ns"] > 0])
     if not len(sent):
         return Window(0, 0, is_steady=False)
-    streams = 1 if result.point.is_open else result.point.concurrency or 1
-    if len(sent) > streams and sent[-1] > sent[streams - 1]:
-        return Window(int(sent[streams - 1]), int(sent[-1]), is_steady=True)
+    streams = 1 if point.is_open else point.concurrency or 1
+    if len(sent) > streams:
+        start = max(int(sent[streams - 1]), int(sent[0]) + _ramp_ns(point))
+        if start < sent[-1]:
+            return Window(start, int(sent[-1]), is_steady=True)
     return Window(int(sent[0]), int(rows["end_ns"].max()), is_steady=False)
+
+
+def _ramp_ns(point: LoadPoint) -> int:
+    """Return how long after the first send the last stream or the full rate comes."""
+    if point.is_open:  # traces and bursts have no rate, and keep to their own times
+        return int(point.ramp_s * NS) if point.rate_per_s else 0
+    streams = point.concurrency or 1
+    return int(point.ramp_s * NS * (streams - 1) / streams)
 
 
 def tokens_in(result: LoadResult, rows: Array, edges_ns: Array) -> Array:

@@ -145,6 +145,44 @@ def test_window_leaves_ramp_up_and_ramp_down_out():
     assert window.seconds == pytest.approx(4.0)
 
 
+def test_window_begins_when_the_last_stream_has_begun():
+    """Streams that begin early have sent many requests before the last one does."""
+    streams, ramp_s = 8, 10.0
+    starts = [k * ramp_s / streams for k in range(streams)]
+    sends = [start + 0.5 * n for start in starts for n in range(40)]
+
+    window = steady_window(
+        result_of(
+            *(request(at, (0.2, 0.5)) for at in sends),
+            concurrency=streams,
+            ramp_s=ramp_s,
+        )
+    )
+
+    assert window.is_steady
+    assert window.start_ns / 1e9 - 100 == pytest.approx(8.75)
+
+
+def test_open_loop_window_begins_after_the_ramp():
+    result = result_of(
+        *(request(float(k)) for k in range(10)),
+        concurrency=None,
+        arrivals=Arrivals.CONSTANT,
+        rate_per_s=1.0,
+        ramp_s=4.0,
+    )
+
+    assert steady_window(result).seconds == pytest.approx(5.0)
+
+
+def test_run_that_ends_inside_its_ramp_is_not_steady():
+    requests, concurrency = streams(count=10)
+
+    window = steady_window(result_of(*requests, concurrency=concurrency, ramp_s=60.0))
+
+    assert not window.is_steady
+
+
 def test_run_without_full_load_is_not_steady():
     assert not steady_window(result_of(request(), concurrency=8)).is_steady
 
