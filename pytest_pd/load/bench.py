@@ -28,8 +28,8 @@ from pytest_pd.load.shards import (
     RunningShard,
     boot_id,
     collect,
-    describe,
     drain,
+    hand_out,
     merge,
     stop,
 )
@@ -77,8 +77,7 @@ class Bench:
         shares = deal(point, job.prompts, shards)
         running = self._ready(len(shares))
         try:
-            for shard, share in zip(running, shares, strict=True):
-                shard.send(describe(job, share, "auto", "auto"))
+            hand_out(job, shares, running, "auto", "auto")
             for shard in running:
                 shard.expect("ready")
             start_ns = time.monotonic_ns() + LEAD_NS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,6 +24,31 @@ SLOWDOWNS = {
 Being idle, application clocks and the power cap are as configured."""
 
 
+@dataclass(frozen=True, slots=True)
+class GpuReport:
+    """What the GPUs of one host did: `GpuTrace.as_json`, and why a run is invalid."""
+
+    host: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Sequence[str] = ()
+
+
+def together(reports: Sequence[GpuReport]) -> GpuReport:
+    """Return one report of all hosts; where they are several, their names are told."""
+    seen = [report for report in reports if report.figures]
+    if len(seen) < 2:
+        return seen[0] if seen else GpuReport()
+    return GpuReport(
+        host=", ".join(report.host for report in seen),
+        figures={
+            f"{report.host}/{gpu}": figures
+            for report in seen
+            for gpu, figures in report.figures.items()
+        },
+        reasons=[f"{each.host}: {reason}" for each in seen for reason in each.reasons],
+    )
+
+
 @dataclass(slots=True)
 class GpuTrace:
     """Samples of all GPUs; empty where there is no NVML or no GPU.
@@ -36,6 +62,10 @@ class GpuTrace:
     clocks_mhz: dict[int, list[float]] = field(default_factory=dict)
     power_w: dict[int, list[float]] = field(default_factory=dict)
     slowdowns: dict[int, set[str]] = field(default_factory=dict)
+
+    def report(self) -> GpuReport:
+        """Return what was seen on this host."""
+        return GpuReport(platform.node(), self.as_json(), list(self.reasons()))
 
     def reasons(self) -> Iterator[str]:
         """Yield why the run is invalid: a GPU slowed down, or its clock drifted."""
@@ -104,6 +134,13 @@ def watched_gpus(
 
 
 def _sample(nvml: Any, trace: GpuTrace, done: threading.Event, every_s: float) -> None:
+    with suppress(nvml.NVMLError):  # a GPU that does not tell is not watched
+        _sample_all(nvml, trace, done, every_s)
+
+
+def _sample_all(
+    nvml: Any, trace: GpuTrace, done: threading.Event, every_s: float
+) -> None:
     handles = [
         nvml.nvmlDeviceGetHandleByIndex(k) for k in range(nvml.nvmlDeviceGetCount())
     ]

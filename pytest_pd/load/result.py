@@ -101,7 +101,8 @@ class Instrument:
         peak_rss_bytes: Sum over them.
         scheduling: ``fifo`` where the loop ran at real-time priority.
         clock_uncertainty_s: Between the hosts of the shards; 0 on one host.
-        gpus: Clocks, power and slowdowns of this host's GPUs meanwhile.
+        gpus: Clocks, power and slowdowns of the load's hosts' GPUs meanwhile: by
+            index, with the host's name in front where there are several.
         warm_up: Waves sent before until two agreed; empty when none were.
         attempts: Times the point was run until it held, or was given up.
         calibration: Error against a known truth; empty when none was measured.

@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_pd.errors import SpecError
 from pytest_pd.load.engine import Counters
-from pytest_pd.load.gpu import watched_gpus
+from pytest_pd.load.gpu import together, watched_gpus
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Array, Event, Outcome, Phase, Recorder, events_of
@@ -58,24 +58,18 @@ def run_load(
     _check_supply(offered, prompts)
     started_at_s = time.time()
     job = Job(target, offered, tuple(prompts))
-    with watched_gpus() as gpus:
-        if shards == 1:
-            recorder, outcomes = _run_here(job, engine, scheduling, directory, on_tick)
-        else:
-            recorder, outcomes = run_shards(
-                job,
-                shards,
-                engine=engine,
-                scheduling=scheduling,
-                directory=directory,
-                on_tick=on_tick,
-            )
-    result = make_result(job, recorder, outcomes, tokenizer, started_at_s)
-    return replace(
-        result,
-        instrument=replace(result.instrument, gpus=gpus.as_json()),
-        reasons=(*result.reasons, *gpus.reasons()),
-    )
+    if shards == 1:
+        recorder, outcomes = _run_here(job, engine, scheduling, directory, on_tick)
+    else:
+        recorder, outcomes = run_shards(
+            job,
+            shards,
+            engine=engine,
+            scheduling=scheduling,
+            directory=directory,
+            on_tick=on_tick,
+        )
+    return make_result(job, recorder, outcomes, tokenizer, started_at_s)
 
 
 def _run_here(
@@ -87,16 +81,17 @@ def _run_here(
 ) -> tuple[Recorder, list[ShardOutcome]]:
     (share,) = deal(job.point, job.prompts, 1)
     recorder = make_recorder(job.prompts, directory)
-    outcome = run_share(
-        job.target,
-        share,
-        job.prompts,
-        recorder,
-        engine=engine,
-        scheduling=scheduling,
-        on_tick=on_tick,
-    )
-    return recorder, [outcome]
+    with watched_gpus() as gpus:
+        outcome = run_share(
+            job.target,
+            share,
+            job.prompts,
+            recorder,
+            engine=engine,
+            scheduling=scheduling,
+            on_tick=on_tick,
+        )
+    return recorder, [replace(outcome, gpus=gpus.report())]
 
 
 def make_result(
@@ -107,6 +102,7 @@ def make_result(
     started_at_s: float,
 ) -> LoadResult:
     """Return the result of a record, judged."""
+    gpus = together([outcome.gpus for outcome in outcomes])
     instrument = describe_instrument(recorder.requests, recorder.columns, outcomes)
     result = LoadResult(
         point=job.point,
@@ -119,9 +115,9 @@ def make_result(
         columns={name: c[: recorder.used] for name, c in recorder.columns.items()},
         texts=bytes(recorder.texts),
         errors=recorder.errors,
-        instrument=instrument,
+        instrument=replace(instrument, gpus=gpus.figures),
     )
-    return replace(result, reasons=tuple(invalid_reasons(result)))
+    return replace(result, reasons=(*invalid_reasons(result), *gpus.reasons))
 
 
 def _check_supply(offered: LoadPoint, prompts: Sequence[Prompt]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from pytest_pd.load.choice import Engine, make_engine
 from pytest_pd.load.clock import NS
 from pytest_pd.load.dispatch import ClosedLoop, Dispatcher, OpenLoop
 from pytest_pd.load.engine import Counters
+from pytest_pd.load.gpu import GpuReport
 from pytest_pd.load.host import (
     HostSample,
     HostShare,
@@ -64,6 +65,7 @@ class ShardOutcome:
     engine: str = "kernel"
     clock_uncertainty_s: float = 0.0
     scheduling: str = "normal"
+    gpus: GpuReport = field(default_factory=GpuReport)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from pytest_pd.errors import PdError
 from pytest_pd.load.engine import Counters
+from pytest_pd.load.gpu import GpuReport, watched_gpus
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.run import make_result
@@ -86,16 +88,17 @@ def run(message: dict[str, Any]) -> None:
         if ticks % TICK_EVERY == 0:
             send({"tick": dataclasses.asdict(counters)})
 
-    outcome = run_share(
-        job.target,
-        share,
-        job.prompts,
-        recorder,
-        engine=message["engine"],
-        scheduling=message["scheduling"],
-        wait_start=wait_start,
-        on_tick=on_tick,
-    )
+    with watched_gpus() if message["watches_gpus"] else nullcontext() as gpus:
+        outcome = run_share(
+            job.target,
+            share,
+            job.prompts,
+            recorder,
+            engine=message["engine"],
+            scheduling=message["scheduling"],
+            wait_start=wait_start,
+            on_tick=on_tick,
+        )
     sink = io.BytesIO()
     make_result(job, recorder, [outcome], "", time.time()).write(sink)
     blob = sink.getvalue()
@@ -106,6 +109,7 @@ def run(message: dict[str, Any]) -> None:
         "clock_steps": outcome.clock_steps,
         "engine": outcome.engine,
         "scheduling": outcome.scheduling,
+        "gpus": dataclasses.asdict(gpus.report() if gpus else GpuReport()),
     }
     send(plain, blob)
 

@@ -24,6 +24,7 @@ import numpy as np
 from pytest_pd.errors import ProcessDied
 from pytest_pd.load.clock import NS
 from pytest_pd.load.engine import Counters
+from pytest_pd.load.gpu import GpuReport
 from pytest_pd.load.host import HostShare
 from pytest_pd.load.record import Recorder
 from pytest_pd.load.result import LoadResult
@@ -53,8 +54,7 @@ def run_shards(
     prefixes = [()] * shards if isinstance(shards, int) else list(shards)
     shares = deal(job.point, job.prompts, len(prefixes))
     with started(prefixes[: len(shares)]) as running:
-        for shard, share in zip(running, shares, strict=True):
-            shard.send(describe(job, share, engine, scheduling))
+        hand_out(job, shares, running, engine, scheduling)
         for shard in running:
             shard.expect("ready")
         start_ns = time.monotonic_ns() + START_NS
@@ -62,6 +62,22 @@ def run_shards(
             shard.send({"start_ns": start_ns + shard.offset_ns})
         finished = collect(running, on_tick)
     return merge(finished, len(job.prompts), directory)
+
+
+def hand_out(
+    job: Job,
+    shares: Sequence[Share],
+    running: Sequence[RunningShard],
+    engine: str,
+    scheduling: str,
+) -> None:
+    """Send every shard its share; the first one of a host watches its GPUs."""
+    watched: set[str] = set()
+    for shard, share in zip(running, shares, strict=True):
+        first = shard.host not in watched
+        watched.add(shard.host)
+        message = describe(job, share, engine, scheduling)
+        shard.send(message | {"watches_gpus": first})
 
 
 def describe(job: Job, share: Share, engine: str, scheduling: str) -> dict[str, Any]:
@@ -91,12 +107,14 @@ class RunningShard:
     Attributes:
         offset_ns: Its monotonic clock less ours; 0 on the same kernel.
         uncertainty_ns: Half the shortest round trip, 0 on the same kernel.
+        host: Boot id of the kernel it runs under.
     """
 
     process: subprocess.Popen[bytes]
     number: int
     offset_ns: int = 0
     uncertainty_ns: int = 0
+    host: str = ""
     errors: bytes = b""
     drain: threading.Thread | None = None
 
@@ -134,7 +152,8 @@ class RunningShard:
             self.send({"ping": 1})
             answer = self.expect("clock_ns")
             after = time.monotonic_ns()
-            if answer["boot_id"] == boot_id:
+            self.host = answer["boot_id"]
+            if self.host == boot_id:
                 return
             if after - before < best:
                 best = after - before
@@ -275,6 +294,7 @@ def merge(
                 clock_steps=message["clock_steps"],
                 engine=message["engine"],
                 scheduling=message["scheduling"],
+                gpus=GpuReport(**message["gpus"]),
                 clock_uncertainty_s=shard.uncertainty_ns / NS,
             )
         )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from itertools import count
 
 import pytest
 
-from pytest_pd.load.gpu import GpuTrace, find_nvml, watched_gpus
+from pytest_pd.load.bench import Bench
+from pytest_pd.load.gpu import GpuReport, GpuTrace, find_nvml, together, watched_gpus
+from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.target import Target
 
 
 class FakeNvml:
@@ -83,3 +89,49 @@ def test_host_without_nvml_gives_an_empty_trace(monkeypatch):
         pass
     assert trace.as_json() == {}
     assert list(trace.reasons()) == []
+
+
+def test_gpu_that_does_not_tell_is_not_watched():
+    nvml = FakeNvml(clocks=lambda n: 1 / 0)
+    nvml.NVMLError = ZeroDivisionError
+
+    with watched_gpus(nvml) as trace:
+        pass
+
+    assert "1" not in trace.as_json()
+
+
+HOT = """
+NVML_CLOCK_SM, NVMLError = 1, RuntimeError
+nvmlInit = lambda: None
+nvmlDeviceGetCount = lambda: 1
+nvmlDeviceGetHandleByIndex = lambda k: k
+nvmlDeviceGetClockInfo = lambda handle, kind: 1980
+nvmlDeviceGetPowerUsage = lambda handle: 650_000
+nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle: 0x40
+"""
+
+
+def test_gpu_of_the_host_that_sends_the_load_voids_the_run(truth, tmp_path):
+    (tmp_path / "pynvml.py").write_text(HOT)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    bench = Bench([sys.executable], {**os.environ, "PYTHONPATH": paths})
+    offered = LoadPoint(concurrency=2, requests=8)
+    prompts = [Prompt(text=f"a {k} b", output_tokens=4) for k in range(8)]
+    try:
+        result = bench.run(Target(url=truth.url), offered, prompts, shards=2)
+    finally:
+        bench.close()
+
+    assert result.reasons == ("GPU 0 was slowed down: hardware thermal slowdown",)
+    assert list(result.instrument.gpus) == ["0"]
+
+
+def test_gpus_of_several_hosts_have_their_names():
+    trace = GpuTrace({0: [1980]}, {0: [650]}, {0: {"power brake"}})
+    figures, reasons = trace.as_json(), list(trace.reasons())
+
+    found = together([GpuReport(host, figures, reasons) for host in ("n1", "n2")])
+
+    assert list(found.figures) == ["n1/0", "n2/0"]
+    assert found.reasons[1] == "n2: GPU 0 was slowed down: power brake"
