@@ -118,11 +118,11 @@ class SlurmClient:
         waiting = done.stdout.split()
         return (waiting.index(job) + 1, len(waiting)) if job in waiting else None
 
-    def steps(self, job: str) -> dict[str, str]:
-        """Return step name to step id of a running job."""
+    def steps(self, job: str) -> dict[str, str] | None:
+        """Return step name to step id of a job; None when Slurm did not answer."""
         self.queries += 1
         done = self.run("squeue", "-h", "-s", "-j", job, "-o", "%i|%j")
-        return parse_steps(done.stdout)
+        return None if done.returncode else parse_steps(done.stdout)
 
     def show(self, kind: str, name: str = "") -> list[dict[str, str]]:
         """Return the records of ``scontrol show KIND [NAME]``.

@@ -110,7 +110,7 @@ def waiting(handle: JobHandle, view: JobView, partition: str) -> str:
 
 
 def end_job(handle: JobHandle) -> None:
-    """End the job and wait until nothing of it is left.
+    """End the job and wait until nothing of it is left but what the site does then.
 
     Raises:
         ProvisionError: Slurm does not get rid of it.
@@ -123,12 +123,32 @@ def end_job(handle: JobHandle) -> None:
     if not over:
         handle.client.cancel(handle.job)
         over = wait_over(handle, END_S)
+    cleaned = over or is_cleaned(handle)
     handle.watch.drop(handle.job)
-    if not over:
+    if not over and cleaned:
+        LOG.warning(
+            "Slurm job %s is COMPLETING for more than %g s with no step left: the "
+            "site's epilog still runs on its nodes",
+            *(handle.job, END_S),
+        )
+    elif not over:
         raise ProvisionError(
             f"Slurm job {handle.job} is still there {END_S:g} s after scancel.",
             hint=f"`scontrol show job {handle.job}` shows the node that hangs",
         )
+
+
+def is_cleaned(handle: JobHandle) -> bool:
+    """Tell whether a job that ends has no step any more: an epilog keeps its nodes."""
+    if handle.watch.view(handle.job, now=True).state != "COMPLETING":
+        return False
+    steps = handle.client.steps(handle.job)
+    return steps is not None and not any(map(is_service, steps.values()))
+
+
+def is_service(step: str) -> bool:
+    """Tell a step of ours, ``7.0``, from Slurm's own, ``7.batch``, ``7.extern``."""
+    return step.rpartition(".")[2].isdigit()
 
 
 def wait_over(handle: JobHandle, seconds: float) -> bool:

@@ -42,7 +42,7 @@ class JobHandle:
         """Return the id of a running step; one query serves all of them."""
         with self._lock:
             if name not in self._steps:
-                self._steps = self.client.steps(self.job)
+                self._steps = self.client.steps(self.job) or {}
             return self._steps.get(name)
 
     def forget_steps(self) -> None:
