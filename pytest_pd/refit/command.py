@@ -27,7 +27,7 @@ from pytest_pd.spec.locate import split_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_pd.refit.job import Job, RankReport
+    from pytest_pd.refit.job import Job, Ran
     from pytest_pd.spec.refit import RefitScenario, RefitSpec
     from pytest_pd.spec.site_ssh import SshSite
 
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 def _judge(args: argparse.Namespace) -> int:
     from pytest_pd.refit.bound import make_bound
     from pytest_pd.refit.cells import make_cells
-    from pytest_pd.refit.job import load_job
+    from pytest_pd.refit.job import Ran, load_job
     from pytest_pd.refit.local import reports_of
     from pytest_pd.refit.outcome import outcome_table
     from pytest_pd.refit.run import judged
@@ -125,7 +125,8 @@ def _judge(args: argparse.Namespace) -> int:
     cluster = files.read_refit_cluster(args.cluster)
     bound_s = make_bound(cells, cluster, job.element_bytes).bound_s
     on_cpu = job.device == "cpu"
-    outcome = judged(job, reports_of(job), bound_s=None if on_cpu else bound_s)
+    ran = Ran(reports_of(job))
+    outcome = judged(job, ran, bound_s=None if on_cpu else bound_s)
     sys.stdout.write(outcome_table([outcome]) + "\n")
     return 0 if outcome.status == "verified" else 1
 
@@ -227,11 +228,12 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="pd-refit-") as scratch:
         folder = args.out or Path(scratch)
         jobs = twin_jobs(spec, scenarios, args.scaled, folder, settings)
+        (folder / "outcomes.json").unlink(missing_ok=True)
         if args.launch == "local":
             outcomes = run_jobs(jobs, folder.resolve(), timeout_s=args.timeout_s)
         else:
-            reports = _run_elsewhere(args, jobs, folder.resolve())
-            outcomes = [judged(*pair) for pair in zip(jobs, reports, strict=True)]
+            found = _run_elsewhere(args, jobs, folder.resolve())
+            outcomes = [judged(*pair) for pair in zip(jobs, found, strict=True)]
         if args.out:
             save_outcomes(outcomes, folder / "outcomes.json")
     sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))
@@ -240,7 +242,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_elsewhere(
     args: argparse.Namespace, jobs: Sequence[Job], folder: Path
-) -> list[list[RankReport]]:
+) -> list[Ran]:
     if not args.out:
         raise SpecError(
             f"{args.launch} needs a folder that its nodes share.", hint="add --out DIR"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.refit.shape import Grid, TensorKind
+
+JOB_FILE = "job.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,16 @@ class Job:
     def save(self, path: Path) -> None:
         """Write the job as JSON."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def lay_out(job: Job) -> Path:
+    """Write the job's file into its folder, cleared of reports of an earlier run."""
+    out = Path(job.out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in (*out.glob("rank-*.json"), out / "rendezvous"):
+        stale.unlink(missing_ok=True)
+    job.save(out / JOB_FILE)
+    return out / JOB_FILE
 
 
 def load_job(path: Path) -> Job:
@@ -124,6 +136,18 @@ class RankReport:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
         partial.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a job left behind.
+
+    Attributes:
+        ended: How what ran the ranks ended, if not well; no report can tell that.
+    """
+
+    reports: Sequence[RankReport]
+    ended: str = ""
 
 
 def report_path(folder: Path, rank: int) -> Path:

@@ -82,17 +82,19 @@ def judge(
     planned: Traffic,
     *,
     bound_s: float | None = None,
+    ended: str = "",
 ) -> Outcome:
     """Judge the reports of all ranks of a job.
 
     Args:
+        ended: How what ran the ranks ended, if not well: a failure.
         planned: Traffic by the cell arithmetic, which the workers do not use.
         bound_s: Lower bound of the cluster; on CPU it comes from the reports.
     """
     remote = int(planned.remote_elements().sum()) * job.element_bytes
     local = planned.local * job.element_bytes
     bound = machine_bound_s(reports, remote, local) if bound_s is None else bound_s
-    failures = list(_failures(job, reports, planned))
+    failures = [*_failures(job, reports, planned), *filter(None, [ended])]
     times = _slowest([r.samples_s for r in reports])
     doubts = [] if failures else list(_doubts(job, reports, times, bound))
     return Outcome(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytest_pd.errors import EngineMissing, InvalidRun
-from pytest_pd.refit.job import Job, RankReport, load_report, report_path
+from pytest_pd.refit.job import Job, Ran, RankReport, lay_out, load_report, report_path
 
 PYTHON_VARIABLE = "PD_REFIT_PYTHON"
 """Interpreter with torch and numpy, if it is not the one that runs pytest-pd."""
@@ -91,8 +91,8 @@ def _nursery(argv: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[byt
 
 def run_local(
     jobs: Sequence[Job], folder: Path, *, timeout_s: float = 600.0
-) -> list[list[RankReport]]:
-    """Run jobs one after the other; return each job's reports, ascending by rank.
+) -> list[Ran]:
+    """Run jobs one after the other; return what each left, in order.
 
     Args:
         folder: Where logs go; each job has its own `out_dir`.
@@ -104,16 +104,11 @@ def run_local(
     """
     python = worker_python()
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for job in jobs:
-        out = Path(job.out_dir)
-        out.mkdir(parents=True, exist_ok=True)
-        job.save(out / "job.json")
-        paths.append(str(out / "job.json"))
+    paths = [str(lay_out(job)) for job in jobs]
     argv = [python, "-m", "pytest_pd.refit.worker.nursery", *paths]
     with _nursery(argv, folder) as popen:
         try:
-            popen.wait(timeout_s)
+            code = popen.wait(timeout_s)
         except subprocess.TimeoutExpired as error:
             raise InvalidRun(
                 f"refit of {', '.join(job.name for job in jobs)} was not done after "
@@ -121,11 +116,19 @@ def run_local(
                 hint="raise the time-out, or look for a rank that waits",
                 where=folder / "nursery.log",
             ) from error
-    return [reports_of(job) for job in jobs]
+    found = [reports_of(job) for job in jobs]
+    told = f"the ranks' parent ended with {code}: see {folder / 'nursery.log'}."
+    # One code for all jobs: a rank that failed and said so is the reason for it.
+    is_known = any(map(_has_failed, jobs, found))
+    return [Ran(some, told if code and not is_known else "") for some in found]
+
+
+def _has_failed(job: Job, reports: Sequence[RankReport]) -> bool:
+    return len(reports) < job.world or any(report.error for report in reports)
 
 
 def reports_of(job: Job) -> list[RankReport]:
-    """Read the reports of a job that has run.
+    """Read the reports of a job that has run, ascending by rank.
 
     Raises:
         InvalidRun: there is none.

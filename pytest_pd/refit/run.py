@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_pd.errors import SpecError
 from pytest_pd.refit.cells import make_cells
 from pytest_pd.refit.files import twin
-from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.job import Job, Ran
 from pytest_pd.refit.judge import Outcome, judge
 from pytest_pd.refit.local import run_local
 from pytest_pd.refit.plan import chooser
@@ -105,11 +105,10 @@ def planned_traffic(job: Job) -> Traffic:
     return make_traffic(cells, job.source, chooser(job.choice, job.domain_ranks))
 
 
-def judged(
-    job: Job, reports: Sequence[RankReport], *, bound_s: float | None = None
-) -> Outcome:
-    """Judge a job's reports against what it should have moved."""
-    return judge(job, reports, planned_traffic(job), bound_s=bound_s)
+def judged(job: Job, ran: Ran, *, bound_s: float | None = None) -> Outcome:
+    """Judge what a job left behind against what it should have moved."""
+    planned = planned_traffic(job)
+    return judge(job, ran.reports, planned, bound_s=bound_s, ended=ran.ended)
 
 
 def run_jobs(
@@ -117,5 +116,5 @@ def run_jobs(
 ) -> list[Outcome]:
     """Run jobs on this machine and judge them, in order."""
     jobs = [replace(job, device="cpu") for job in jobs]
-    reports = run_local(jobs, folder, timeout_s=timeout_s)
-    return [judged(job, some) for job, some in zip(jobs, reports, strict=True)]
+    found = run_local(jobs, folder, timeout_s=timeout_s)
+    return [judged(job, ran) for job, ran in zip(jobs, found, strict=True)]

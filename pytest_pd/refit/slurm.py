@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_pd.errors import BackendMissing, InvalidRun
 from pytest_pd.refit import launch
-from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.job import Job, Ran, lay_out
 from pytest_pd.refit.local import reports_of, worker_environment, worker_python
 
 
@@ -46,8 +46,8 @@ def run_slurm(
     per_node: int = 8,
     time_min: int = 10,
     extra: Sequence[str] = (),
-) -> list[list[RankReport]]:
-    """Submit jobs, wait for all of them, and return their reports in order.
+) -> list[Ran]:
+    """Submit jobs, wait for all of them, and return what they left, in order.
 
     Args:
         folder: On a file system that the nodes share.
@@ -64,7 +64,7 @@ def run_slurm(
     with ExitStack() as stack:
         waiting = []
         for job in jobs:
-            path = _write(job)
+            path = lay_out(replace(job, rendezvous="env://"))
             argv = srun_argv(
                 job,
                 launch.nursery_argv(path, per_node, python=python),
@@ -75,14 +75,7 @@ def run_slurm(
             )
             waiting.append(stack.enter_context(_running(argv, path.parent)))
         codes = [popen.wait() for popen in waiting]
-    return [_reports(job, code) for job, code in zip(jobs, codes, strict=True)]
-
-
-def _write(job: Job) -> Path:
-    out = Path(job.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    replace(job, rendezvous="env://").save(out / "job.json")
-    return out / "job.json"
+    return [_left(job, code) for job, code in zip(jobs, codes, strict=True)]
 
 
 @contextmanager
@@ -110,12 +103,13 @@ def _running(argv: Sequence[str], out: Path) -> Iterator[subprocess.Popen[bytes]
         popen.wait()
 
 
-def _reports(job: Job, code: int) -> list[RankReport]:
+def _left(job: Job, code: int) -> Ran:
+    told, log = f"srun ended with {code}", Path(job.out_dir) / "srun.log"
     try:
-        return reports_of(job)
+        return Ran(reports_of(job), f"{told}: see {log}." if code else "")
     except InvalidRun as error:
         raise InvalidRun(
-            f"{error.fact} srun ended with {code}.",
+            f"{error.fact} {told}.",
             hint="name partition and account with --slurm-flag",
-            where=Path(job.out_dir) / "srun.log",
+            where=log,
         ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from pytest_pd.errors import InvalidRun, SpecError
 from pytest_pd.provision.ssh_command import remote_command
 from pytest_pd.refit import launch
-from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.job import JOB_FILE, Job, Ran, lay_out
 from pytest_pd.refit.local import PYTHON_VARIABLE, reports_of, worker_environment
 from pytest_pd.spec.site_ssh import SshHost, SshSite
 
@@ -62,8 +62,8 @@ def run_ssh(
     *,
     per_node: int = 8,
     silent_s: float = 600.0,
-) -> list[list[RankReport]]:
-    """Run jobs one after the other and return their reports in order.
+) -> list[Ran]:
+    """Run jobs one after the other and return what they left, in order.
 
     The interpreter of the hosts is PD_REFIT_PYTHON, else `site.package_python`.
 
@@ -82,17 +82,16 @@ def run_ssh(
     for job in jobs:
         hosts = hosts_for(job, site.hosts, per_node)
         started = partial(_run_on_host, job, hosts, folder, site, per_node, silent_s)
-        Path(job.out_dir).mkdir(parents=True, exist_ok=True)
-        replace(job, rendezvous="env://").save(job_path(job))
+        lay_out(replace(job, rendezvous="env://"))
         with ThreadPoolExecutor(len(hosts)) as pool:
             codes = list(pool.map(started, range(len(hosts))))
-        found.append(_reports(job, codes))
+        found.append(_left(job, codes))
     return found
 
 
 def job_path(job: Job) -> Path:
     """Return where a job's file lies."""
-    return Path(job.out_dir) / "job.json"
+    return Path(job.out_dir) / JOB_FILE
 
 
 def _run_on_host(
@@ -117,12 +116,15 @@ def _run_on_host(
         return command.wait(silent_s)
 
 
-def _reports(job: Job, codes: Sequence[int]) -> list[RankReport]:
+def _left(job: Job, codes: Sequence[int]) -> Ran:
+    told = f"the hosts' processes ended with {list(codes)}"
+    bad = next((node for node, code in enumerate(codes) if code), 0)
+    log = Path(job.out_dir) / f"host-{bad}.log"
     try:
-        return reports_of(job)
+        return Ran(reports_of(job), f"{told}: see {log}." if any(codes) else "")
     except InvalidRun as error:
         raise InvalidRun(
-            f"{error.fact} The hosts' processes ended with {list(codes)}.",
+            f"{error.fact} {told.capitalize()}.",
             hint=f"is {job.out_dir} the same folder on the hosts, and torch there?",
-            where=Path(job.out_dir) / "host-0.log",
+            where=log,
         ) from error

@@ -34,12 +34,12 @@ def site(tmp_path_factory):
 def test_all_seven_twins_are_bit_exact_as_slurm_jobs(tmp_path, site):
     jobs = twin_jobs(KIMI, pick(KIMI, []), "tiny", tmp_path, QUICK)
 
-    reports = run_slurm(jobs, tmp_path, per_node=4, time_min=5)
+    found = run_slurm(jobs, tmp_path, per_node=4, time_min=5)
 
-    outcomes = [judged(*pair) for pair in zip(jobs, reports, strict=True)]
+    outcomes = [judged(*pair) for pair in zip(jobs, found, strict=True)]
     told = {o.name: (o.status, o.problems[:3]) for o in outcomes}
     assert [o.status for o in outcomes] == ["verified"] * 7, told
-    hosts = {report.host for report in reports[6]}
+    hosts = {report.host for report in found[6].reports}
     assert hosts == {"n01", "n02"} or len(hosts) == 1
     assert site.jobs() == []
 

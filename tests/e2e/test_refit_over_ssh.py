@@ -48,11 +48,11 @@ def jobs_of(number, folder):
 def test_a_refit_over_two_hosts_is_bit_exact(hosts, tmp_path):
     (job,) = jobs_of(7, tmp_path)
 
-    (reports,) = run_ssh([job], tmp_path, hosts.site(), per_node=4)
+    (ran,) = run_ssh([job], tmp_path, hosts.site(), per_node=4)
 
-    outcome = judged(job, reports)
+    outcome = judged(job, ran)
     assert (outcome.status, outcome.problems) == ("verified", ())
-    assert len(reports) == job.world == 8
+    assert len(ran.reports) == job.world == 8
     assert {path.name for path in Path(job.out_dir).glob("host-*.log")} == {
         "host-0.log",
         "host-1.log",

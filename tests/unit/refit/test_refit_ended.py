@@ -1,0 +1,152 @@
+"""What ran the ranks ended badly: no report of an earlier run stands for this one."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_pd.cli import main
+from pytest_pd.errors import InvalidRun
+from pytest_pd.refit import local, slurm, ssh
+from pytest_pd.refit.files import pick, read_refit
+from pytest_pd.refit.job import RankReport, lay_out
+from pytest_pd.refit.run import (
+    Settings,
+    judged,
+    planned_traffic,
+    run_jobs,
+    twin_jobs,
+)
+from pytest_pd.spec.site_ssh import SshSite
+
+KIMI = read_refit("kimi_k2")
+
+
+@pytest.fixture
+def job(tmp_path):
+    (job,) = twin_jobs(KIMI, pick(KIMI, [3]), "tiny", tmp_path, Settings())
+    return job
+
+
+def save_good_reports(job, folder):
+    folder.mkdir(parents=True)
+    traffic = planned_traffic(job).elements * job.element_bytes
+    for rank in range(job.world):
+        report = RankReport(rank, samples_s=[0.030] * job.iterations)
+        report.sent = dict(enumerate(map(int, traffic[rank])))
+        report.received = dict(enumerate(map(int, traffic[:, rank])))
+        report.save(folder)
+
+
+def program(path, lines):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+
+
+class Worker:
+    """Stands for torch, srun and a host; its ranks report what lies in `good`."""
+
+    def __init__(self, root, job, monkeypatch):
+        self.good, self.job, self.root = root / "good", job, root
+        self._copy = f"cp {self.good}/* {job.out_dir}"
+        monkeypatch.setenv("PATH", f"{root}/bin:/usr/bin:/bin")
+        monkeypatch.setenv(local.PYTHON_VARIABLE, str(root / "bin" / "python"))
+        monkeypatch.setattr(ssh, "remote_command", self._remote)
+
+    def run(self, launch, code):
+        self.code = code
+        program(self.root / "bin/srun", f"{self._copy}; exit {code}")
+        probe = '[ "$1" = -c ] && exit 0'
+        program(self.root / "bin/python", f"{probe}; {self._copy}; exit {code}")
+        jobs, folder = [self.job], self.root
+        if launch == "ssh":
+            site = SshSite.model_validate({"hosts": [{"host": "a"}]})
+            return ssh.run_ssh(jobs, folder, site)
+        return {"local": local.run_local, "slurm": slurm.run_slurm}[launch](
+            jobs, folder
+        )
+
+    @contextmanager
+    def _remote(self, *_):
+        shutil.copytree(self.good, self.job.out_dir, dirs_exist_ok=True)
+        yield self
+
+    def wait(self, _silent_s):
+        return self.code
+
+
+@pytest.fixture
+def worker(tmp_path, job, monkeypatch):
+    return Worker(tmp_path, job, monkeypatch)
+
+
+@pytest.mark.parametrize("launch", ["local", "slurm", "ssh"])
+@pytest.mark.parametrize(("code", "status"), [(0, "verified"), (3, "failed")])
+def test_good_reports_of_ranks_that_ended_badly_are_a_failure(
+    worker, job, launch, code, status
+):
+    save_good_reports(job, worker.good)
+
+    (ran,) = worker.run(launch, code)
+
+    outcome = judged(job, ran)
+    assert outcome.status == status, outcome.problems
+    assert len(ran.reports) == job.world
+    assert all("ended with" in problem for problem in outcome.problems)
+
+
+@pytest.mark.parametrize("launch", ["local", "slurm", "ssh"])
+def test_reports_of_an_earlier_run_are_none_of_this_one(worker, job, launch):
+    save_good_reports(job, Path(job.out_dir))
+    worker.good.mkdir()
+
+    with pytest.raises(InvalidRun, match="no rank gave a report"):
+        worker.run(launch, 1)
+
+
+def test_the_command_line_does_not_verify_a_refit_that_never_ran(
+    worker, job, tmp_path, capsys
+):
+    save_good_reports(job, Path(job.out_dir))
+    (tmp_path / "outcomes.json").write_text("[]")
+    program(tmp_path / "bin/srun", "exit 1")
+    program(tmp_path / "bin/python", "exit 0")
+    words = f"refit run kimi_k2 -s 3 --scaled tiny --launch slurm --out {tmp_path}"
+
+    assert main(words.split()) == 2
+
+    assert "srun ended with 1" in capsys.readouterr().err
+    assert not (tmp_path / "outcomes.json").exists()
+
+
+def test_a_meeting_point_of_an_earlier_run_is_removed(job):
+    folder = Path(job.out_dir)
+    folder.mkdir()
+    (folder / "rendezvous").touch()
+
+    lay_out(job)
+
+    assert [path.name for path in folder.iterdir()] == ["job.json"]
+
+
+def test_a_rank_that_told_its_error_explains_the_code_of_all_jobs(
+    tmp_path, monkeypatch
+):
+    jobs = twin_jobs(KIMI, pick(KIMI, [3, 6]), "tiny", tmp_path / "out", Settings())
+    for job in jobs:
+        save_good_reports(job, tmp_path / "good" / Path(job.out_dir).name)
+    broken = tmp_path / "good" / Path(jobs[1].out_dir).name
+    RankReport(0, error="no room").save(broken)
+    probe = '[ "$1" = -c ] && exit 0'
+    copied = f"cp -r {tmp_path}/good/. {tmp_path}/out"
+    program(tmp_path / "bin/python", f"{probe}; {copied}; exit 1")
+    monkeypatch.setenv(local.PYTHON_VARIABLE, str(tmp_path / "bin/python"))
+
+    outcomes = run_jobs(jobs, tmp_path / "out")
+
+    assert [o.status for o in outcomes] == ["verified", "failed"]
+    assert outcomes[1].problems == ("rank 0: no room",)
