@@ -77,8 +77,10 @@ def replay_prompts(
     """Return the prompts of a trace: equal hash ids become equal blocks of text.
 
     A prompt is its blocks in order, cut to its length; a trace without hash ids
-    gets blocks that nobody shares.
+    gets blocks that nobody shares. No block is one of an earlier replay from `source`.
     """
+    replay = source.made
+    source.made += len(entries)
     prompts = []
     for serial, entry in enumerate(entries):
         size = max(entry.input_tokens - source.overhead, 1)
@@ -88,7 +90,7 @@ def replay_prompts(
             blocks.append(2 * (serial * 65536 + len(blocks)) + 1)
         words: list[int] = []
         for block in blocks:
-            words += source.block(block, block_tokens)
+            words += source.block(block_tokens, replay, block)
         made = source.compose(words[:size], entry.output_tokens)
         prompts.append(replace(made, at_s=entry.at_s / speed))
     return prompts

@@ -123,9 +123,9 @@ class PromptSource:
         self.made += count
         return prompts
 
-    def block(self, key: int, size: int) -> list[int]:
+    def block(self, size: int, *key: int) -> list[int]:
         """Return `size` word numbers that depend on `key` and the salt only."""
-        generator = np.random.default_rng([self._key, 1 << 32, key])
+        generator = np.random.default_rng([self._key, 1 << 32, *key])
         return [int(k) for k in generator.integers(len(self._words), size=size)]
 
     def compose(self, picks: Sequence[int], output_tokens: int) -> Prompt:
@@ -158,7 +158,7 @@ class PromptSource:
                 f"{lengths.shared_tokens} shared tokens hold no word beside the "
                 f"{self.overhead} that every prompt begins with."
             )
-        return self.block(serial % lengths.groups, size) if size > 0 else []
+        return self.block(size, serial % lengths.groups) if size > 0 else []
 
     def _make(
         self,

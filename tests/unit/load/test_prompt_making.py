@@ -305,6 +305,24 @@ def test_trace_replays_times_lengths_and_shared_blocks(source, tmp_path):
     assert all(source.tokenizer.count(p.text) == p.input_tokens for p in prompts)
 
 
+def test_another_replay_of_a_trace_shares_no_block_with_the_first(source, tmp_path):
+    path = tmp_path / "trace.jsonl"
+    path.write_text(f"{entry(0, 40, [1])}\n{entry(0, 40, [1])}\n{entry(0, 40, [])}\n")
+    entries = read_trace(path)
+
+    first, again = (
+        [p.text.split()[1:] for p in replay_prompts(entries, source, block_tokens=16)]
+        for _ in range(2)
+    )
+
+    blocks = [
+        {tuple(words[at : at + 16]) for words in prompts for at in (0, 16)}
+        for prompts in (first, again)
+    ]
+    assert again[0][:16] == again[1][:16], "shared as the trace says"
+    assert not blocks[0] & blocks[1]
+
+
 def test_another_trace_than_named_is_refused(tmp_path):
     path = tmp_path / "trace.jsonl"
     path.write_text(entry(0, 5, []))
