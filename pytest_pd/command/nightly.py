@@ -18,7 +18,7 @@ exit codes:
   1x  failed    x: 1 infra  2 provision  3 server  4 client  5 accuracy  6 performance
   2x  invalid   the run cannot carry a conclusion; x as above
   30  only tests in quarantine are not green
-  31  a topology reached no verdict
+  31  a topology reached no verdict, or a test has no result (-x, --maxfail)
   32  earlier nights say that the budget is too short: nothing was started
   33  the time was over
   2   wrong arguments, an expired quarantine: nothing was started

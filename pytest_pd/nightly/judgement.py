@@ -78,6 +78,7 @@ class Judgement:
         flaky: Green at last after infrastructure broke them, with the first reason.
         notes: What else a reader has to know, one line each.
         gate: The gate's summary, and what it did not pass.
+        missing: Listed tests that no attempt has a result of.
     """
 
     verdict: Verdict
@@ -88,6 +89,7 @@ class Judgement:
     flaky: Mapping[str, str]
     notes: tuple[str, ...] = ()
     gate: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -100,8 +102,14 @@ class Judgement:
         return f"{self.verdict} ({self.layer})" if self.layer else str(self.verdict)
 
 
-def judge_night(attempts: Sequence[Attempt], known: QuarantineSpec) -> Judgement:
+def judge_night(
+    attempts: Sequence[Attempt], known: QuarantineSpec, listed: Sequence[str] = ()
+) -> Judgement:
     """Judge all attempts together; of several results of a test the last counts.
+
+    Args:
+        listed: Ids of the tests that the night was to run: without a result of each
+            it is never green.
 
     A quarantined test that is not green is told apart and makes the night neither
     green nor red. Infrastructure is nobody's content: it is never quarantined.
@@ -110,7 +118,9 @@ def judge_night(attempts: Sequence[Attempt], known: QuarantineSpec) -> Judgement
     unlucky = [outcome for outcome in last if outcome.verdict in BAD]
     quarantined = tuple(o for o in unlucky if is_quarantined(o, known))
     bad = tuple(o for o in unlucky if o not in quarantined)
-    verdict, layer = _verdict(attempts, last, bad, quarantined)
+    told = {outcome.nodeid for outcome in last}
+    missing = tuple(nodeid for nodeid in listed if nodeid not in told)
+    verdict, layer = _verdict(attempts, last, bad, quarantined, missing)
     return Judgement(
         verdict=verdict,
         layer=layer,
@@ -118,8 +128,9 @@ def judge_night(attempts: Sequence[Attempt], known: QuarantineSpec) -> Judgement
         bad=bad,
         quarantined=quarantined,
         flaky=flaky_of(attempts),
-        notes=tuple(_notes(attempts, last, known)),
+        notes=tuple(_notes(attempts, last, known, missing)),
         gate=_gate_lines(attempts),
+        missing=missing,
     )
 
 
@@ -178,6 +189,7 @@ def _verdict(
     last: Sequence[TestOutcome],
     bad: Sequence[TestOutcome],
     quarantined: Sequence[TestOutcome],
+    missing: Sequence[str],
 ) -> tuple[Verdict, str]:
     if attempts[-1].exit_code == INTERRUPTED:
         return Verdict.INTERRUPTED, ""
@@ -192,25 +204,34 @@ def _verdict(
         return Verdict.CUT, ""
     if attempts[-1].gate == "no judgement":
         return Verdict.INVALID, "performance"
-    return _without_a_bad_test(attempts, last, quarantined)
+    return _without_a_bad_test(attempts, last, quarantined, missing)
 
 
 def _without_a_bad_test(
     attempts: Sequence[Attempt],
     last: Sequence[TestOutcome],
     quarantined: Sequence[TestOutcome],
+    missing: Sequence[str],
 ) -> tuple[Verdict, str]:
     if attempts[-1].exit_code < 0:
         return Verdict.FAILED, "infra"
-    if any(attempt.exit_code in (3, 4) for attempt in attempts):
+    if any(map(_is_unexplained, attempts)):
         return Verdict.FAILED, "client"
-    if _still_silent(attempts, last) or not any(o.verdict == "passed" for o in last):
-        return (Verdict.QUARANTINED, "") if quarantined else (Verdict.SILENT, "")
-    if quarantined:
+    if quarantined and not missing:
         return Verdict.QUARANTINED, ""
-    # pytest was not content, and no test says why: never green
-    unexplained = attempts[0].exit_code != 0 and not flaky_of(attempts)
-    return (Verdict.FAILED, "client") if unexplained else (Verdict.PASSED, "")
+    green = any(outcome.verdict == "passed" for outcome in last)
+    if missing or _still_silent(attempts, last) or not green:
+        return Verdict.SILENT, ""
+    return Verdict.PASSED, ""
+
+
+def _is_unexplained(attempt: Attempt) -> bool:
+    """Tell whether pytest was not content, and nothing that it found says why."""
+    if attempt.exit_code in (3, 4):
+        return True
+    bad = any(outcome.verdict in BAD for outcome in attempt.outcomes)
+    gated = attempt.gate not in ("", "passed")
+    return attempt.exit_code > 0 and not (bad or attempt.silent or gated)
 
 
 def leading(layers: Iterable[str]) -> str:
@@ -227,14 +248,19 @@ def _still_silent(
 
 
 def _notes(
-    attempts: Sequence[Attempt], last: Sequence[TestOutcome], known: QuarantineSpec
+    attempts: Sequence[Attempt],
+    last: Sequence[TestOutcome],
+    known: QuarantineSpec,
+    missing: Sequence[str],
 ) -> Iterable[str]:
+    if missing:
+        yield f"{len(missing)} listed test(s) have no result, the first: {missing[0]}"
     for name in _still_silent(attempts, last):
         yield f"topology {name!r} reached no verdict"
     for attempt in attempts:
         if attempt.cut:
             yield f"ended by the time budget after {attempt.wall_s:.0f} s"
-    ids = {o.nodeid for o in last}
+    ids = {*missing, *(o.nodeid for o in last)}
     for one in known.unused(ids):
         yield f"quarantine of {one.test!r} ({one.owner}) means no test of this night"
     green = [o.nodeid for o in last if o.verdict == "passed"]

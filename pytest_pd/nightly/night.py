@@ -72,7 +72,7 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
         say(f"night: over the budget of {wishes.budget_s:g} s: nothing was started")
         return CODES[Verdict.REFUSED]
     attempts = _attempts(wishes, folder, listed, expected, say)
-    judgement = judge_night(attempts, known)
+    judgement = judge_night(attempts, known, listed.tests)
     write_record(folder / RECORD, record_of(judgement, attempts, wishes.words))
     text = summary(judgement, attempts, known)
     (folder / "summary.md").write_text(text, encoding="utf-8")

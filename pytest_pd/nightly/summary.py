@@ -15,8 +15,10 @@ MOST_LISTED = 20
 
 
 def counts(judgement: Judgement) -> str:
-    """Return ``12 passed, 1 failed``."""
+    """Return ``12 passed, 1 failed, 3 without a result``."""
     found = Counter(outcome.verdict for outcome in judgement.outcomes)
+    if judgement.missing:
+        found["without a result"] = len(judgement.missing)
     return ", ".join(f"{n} {word}" for word, n in found.most_common()) or "no test"
 
 

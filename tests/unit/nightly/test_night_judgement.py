@@ -185,6 +185,32 @@ def test_an_exit_code_that_nothing_explains_is_never_green():
     assert judged(attempt(told(), exit_code=1)).exit_code == 14
 
 
+def test_a_rerun_that_ends_badly_without_a_bad_test_is_never_green():
+    night = judged(
+        attempt(told(verdict="error", layer="infra")), attempt(told(), exit_code=1)
+    )
+
+    assert night.exit_code == 14
+
+
+def test_a_rerun_of_one_topology_leaves_the_others_silent_and_is_green():
+    night = judged(
+        attempt(told(verdict="error", layer="infra")),
+        attempt(told(), exit_code=1, silent=("k2",)),
+    )
+
+    assert night.exit_code == 0
+
+
+def test_a_listed_test_without_a_result_is_never_green():
+    made = attempt(told(verdict="error", layer="infra")), attempt(told())
+    night = judge_night(made, NOBODY, ["s.py::a", "s.py::b", "s.py::c"])
+
+    assert night.exit_code == 31
+    assert night.missing == ("s.py::b", "s.py::c")
+    assert "2 listed test(s) have no result, the first: s.py::b" in night.notes
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
