@@ -61,7 +61,7 @@ class SlurmClient:
         env: Mapping[str, str] | None = None,
         within_s: float = ANSWER_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command; a command that hangs is a failed one (rc 124)."""
+        """Run one command; one that hangs is a failed one (rc 124), said so far."""
         try:
             return subprocess.run(
                 words,
@@ -74,9 +74,10 @@ class SlurmClient:
                 start_new_session=True,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace")
             return subprocess.CompletedProcess(
-                words, 124, "", f"{words[0]} did not answer within {within_s:g} s"
+                words, 124, said, f"{words[0]} did not answer within {within_s:g} s"
             )
 
     def submit(self, argv: Sequence[str], script: str) -> str:

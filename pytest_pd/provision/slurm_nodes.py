@@ -33,7 +33,6 @@ from pytest_pd.provision.wire import Wire, wire_of
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
 
-FACTS_S = 60.0
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
@@ -144,9 +143,15 @@ class SlurmAllocation:
     def _ask(
         self, each: Mapping[str, object], *, wire: bool = False
     ) -> dict[str, dict[str, object]]:
-        """Run `node_facts` on every node, and make sure that all see our files."""
+        """Run `node_facts` on every node, and make sure that all see our files.
+
+        Raises:
+            ProvisionError: the run directory of a node is another one.
+            InfrastructureLost: a node does not answer in time; names it.
+        """
         nonce = self.folder / "nonce"
-        nonce.write_text(self._context.run_id)
+        run_id = self._context.run_id
+        nonce.write_text(run_id)
         request = {
             "nodes": each,
             "nonce": str(nonce),
@@ -157,18 +162,20 @@ class SlurmAllocation:
         hosts = sorted(set(self._nodes.values()))
         done = self._once(hosts, "node_facts.py", json.dumps(request))
         found = read_facts(done.stdout)
-        blind = [h for h in hosts if found.get(h, {}).get("nonce") != nonce.read_text()]
-        if not blind:
-            return found
-        if found:
+        sees = {host: facts.get("nonce") for host, facts in found.items()}
+        if blind := [h for h in hosts if sees.get(h, run_id) != run_id]:
             raise ProvisionError(
                 f"{', '.join(blind)} cannot see {self.run_dir!r}.",
                 hint="choose a --run-dir on a file system that all nodes share",
             )
-        raise InfrastructureLost(
-            f"No node of Slurm job {self.job} answers: {last_line(done.stderr)}",
-            hint=f"is {self.python!r} there, and is {self.run_dir!r} shared?",
-        )
+        if silent := [h for h in hosts if h not in found]:
+            raise InfrastructureLost(
+                f"{', '.join(silent)} of Slurm job {self.job} gave no answer: "
+                f"{last_line(done.stderr)}",
+                hint=f"is {self.python!r} there, is {self.run_dir!r} shared, and is "
+                "slurm.node_answer_s longer than the site's prolog?",
+            )
+        return found
 
     def _once(
         self, hosts: Sequence[str], program: str, stdin: str
@@ -181,14 +188,11 @@ class SlurmAllocation:
             *gpu_options(self._site, self._cluster.gpus_per_node),
             *(self.python, "-S", "-E", str(self.folder / program)),
         ]
-        return subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=FACTS_S,
+        return self._handle.client.run(
+            *argv,
+            stdin=stdin,
             env=step_env(os.environ),
-            check=False,
+            within_s=self._site.node_answer_s,
         )
 
     @property

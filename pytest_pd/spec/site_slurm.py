@@ -34,6 +34,8 @@ class SlurmSite(Model):
         constraint: Node feature expression; not sent when the site has none.
         time_limit_min: Wall time of the job.
         queue_budget_s: How long a job may wait for its start.
+        node_answer_s: How long nodes may take to say what they see. The first step of
+            a job waits for the site's prolog.
         exclusive: Whole nodes; switch off where the site refuses it.
         gpus_by: Option that asks for GPUs; ``none`` where nodes come whole.
         gres: Name of the GPU resource, ``gpu`` or with a type ``gpu:h100``.
@@ -61,6 +63,7 @@ class SlurmSite(Model):
     constraint: str | None = None
     time_limit_min: Positive = 60
     queue_budget_s: Seconds = 3600.0
+    node_answer_s: Seconds = 300.0
     exclusive: bool = True
     gpus_by: Literal["gres", "gpus-per-node", "none"] = "gres"
     gres: str = "gpu"

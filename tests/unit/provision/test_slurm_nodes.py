@@ -1,0 +1,75 @@
+"""What the nodes of a job say when they are asked, and what silence means."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.provision.rundir import RunDir
+from pytest_pd.provision.slurm_client import SlurmClient
+from pytest_pd.provision.slurm_nodes import SlurmAllocation, slurm_folder
+from pytest_pd.spec.cluster import ClusterSpec
+
+
+class Srun:
+    """Nodes that answer with the nonce that they see."""
+
+    def __init__(self, sees):
+        self.sees, self.within_s = sees, 0.0
+
+    def run(self, *words, within_s, **_):
+        self.within_s = within_s
+        lines = [
+            f"PDFACTS {node} {json.dumps({'nonce': nonce})}\n"
+            for node, nonce in self.sees.items()
+        ]
+        return subprocess.CompletedProcess(words, 1, "".join(lines), "srun: error: no")
+
+
+def asked(client, root, **site):
+    cluster = ClusterSpec(name="c", backend="slurm", hardware="gb200", slurm=site)
+    context = RunDir(root).context("r1", 5.0)
+    slurm_folder(context).mkdir(parents=True)
+    nodes = {"node0": "n01", "node1": "n02"}
+    handle = SimpleNamespace(job="7", client=client)
+    return SlurmAllocation(cluster, context, handle, nodes, []).facts()
+
+
+def test_nodes_that_see_the_run_directory_are_asked_once_for_all(tmp_path):
+    assert set(asked(Srun({"n01": "r1", "n02": "r1"}), tmp_path)) == {"n01", "n02"}
+
+
+def test_a_node_that_says_nothing_is_lost_and_named(tmp_path):
+    with pytest.raises(InfrastructureLost, match=r"^n02 of Slurm job 7 gave no answer"):
+        asked(Srun({"n01": "r1"}), tmp_path)
+
+
+def test_a_node_with_another_run_directory_is_blind(tmp_path):
+    with pytest.raises(ProvisionError, match=r"^n02 cannot see") as caught:
+        asked(Srun({"n01": "r1", "n02": ""}), tmp_path)
+
+    assert not isinstance(caught.value, InfrastructureLost)
+
+
+def test_the_first_step_may_take_as_long_as_the_site_says(tmp_path):
+    srun = Srun({"n01": "r1", "n02": "r1"})
+
+    asked(srun, tmp_path, node_answer_s=400)
+
+    assert srun.within_s == 400
+
+
+class Slow(SlurmClient):
+    """Its srun says one word and hangs."""
+
+    def run(self, *_, **given):
+        code = 'import time; print(\'PDFACTS n01 {"nonce": "r1"}\', flush=True);'
+        return super().run(sys.executable, "-c", f"{code} time.sleep(60)", **given)
+
+
+def test_a_step_that_hangs_is_told_with_what_was_said_so_far(tmp_path):
+    with pytest.raises(InfrastructureLost, match=r"^n02 .* within 2 s"):
+        asked(Slow(), tmp_path, node_answer_s=2)
