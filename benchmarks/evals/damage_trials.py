@@ -133,7 +133,7 @@ def trial(
     whole = deployment.endpoints(Role.PREFILL)[0].url
     theirs = truth(ours, documents) if takes_truth else ask_all(whole, documents)
     sides = {PD: ours, AGGREGATED: theirs}
-    found = judge(spec, TASK, sides, None)
+    found = judge(spec, TASK, sides, None, exact=True)
     return {
         "kind": kind,
         "number": number,

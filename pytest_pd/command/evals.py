@@ -71,7 +71,19 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("url", help="base URL of the server, without /v1")
     add("task", nargs="?", default="gsm8k", help="eval file or task of lm-eval")
-    add("--against", default="", metavar="URL", help="compare pair by pair with this")
+    add(
+        "--against",
+        default="",
+        metavar="URL",
+        help="compare pair by pair with this; asked twice where raw answers are "
+        "compared, for they may differ no more than its own do",
+    )
+    add(
+        "--exact",
+        action="store_true",
+        help="the same prompt has the same tokens at every call of both servers: "
+        "--against is asked once, and one different answer fails",
+    )
     add("--concurrency", type=int, metavar="N", help="requests in flight")
     add("--limit", type=int, metavar="N", help="first N samples of each task")
     add("--shots", type=int, metavar="N", help="examples before each question")

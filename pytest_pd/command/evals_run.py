@@ -12,7 +12,7 @@ from pytest_pd.evals.baseline import Subject, find_expected, read_stores
 from pytest_pd.evals.catalogue import BY_CHOICE, CHOICE, metric_of, read_eval
 from pytest_pd.evals.evaluate import as_record
 from pytest_pd.evals.gate import Outcome
-from pytest_pd.evals.judge import AGGREGATED, PD, TaskResult, judge
+from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import keep
 from pytest_pd.evals.runner import Job, Side, run, samples_of
 from pytest_pd.probe.http import request
@@ -31,9 +31,9 @@ def score(args: argparse.Namespace, say: Say) -> int:
     url, against = args.url.rstrip("/"), args.against.rstrip("/")
     model = args.model or first_model(url)
     spec = countable(changed(spec_of(args.task), args), args.tokenizer, say)
-    sides = [Side(PD, url), *([Side(AGGREGATED, against)] if against else [])]
+    sides = sides_of(spec, url, against, exact=args.exact)
     folder = args.out.resolve() / spec.name
-    job = Job(spec, model, args.tokenizer, tuple(sides), folder)
+    job = Job(spec, model, args.tokenizer, sides, folder)
     subject = Subject(model, url, "unknown", version(url))
     run(job, ticker(say))
     store = read_stores(HERE)
@@ -41,12 +41,36 @@ def score(args: argparse.Namespace, say: Say) -> int:
     for task in spec.tasks:
         expected = find_expected(spec, task, subject, store)
         try:
-            results[task] = judge(spec, task, samples_of(job, task), expected)
+            results[task] = judge(
+                spec, task, samples_of(job, task), expected, exact=args.exact
+            )
         except PdError as error:  # the other tasks have their samples
             results[task] = error
     record = {name: as_record(result) for name, result in results.items()}
     keep(args.out, subject, spec.name, {"seed": spec.seed, "tasks": record})
     return tell(results, args.out)
+
+
+def sides_of(
+    spec: EvalFileSpec, url: str, against: str, *, exact: bool
+) -> tuple[Side, ...]:
+    """Return whom to ask; `against` twice where identity needs to know its noise.
+
+    Raises:
+        SpecError: tokens are said to be exact, and there is nobody to compare with.
+    """
+    if exact and not against:
+        raise SpecError(
+            "--exact says how two servers are compared, and there is one.",
+            hint="give --against URL, or leave out --exact",
+        )
+    if not against:
+        return (Side(PD, url),)
+    sides = (Side(PD, url), Side(AGGREGATED, against))
+    kinds = {gate.kind for task in spec.tasks.values() for gate in task.gates}
+    if exact or "identity" not in kinds:
+        return sides
+    return (*sides, Side(AGAIN, against))
 
 
 def countable(

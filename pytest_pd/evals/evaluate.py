@@ -99,7 +99,9 @@ def evaluate(
     for task in spec.tasks:
         expected = find_expected(spec, task, subject, store, weights=weights)
         try:
-            results[task] = judge(spec, task, samples_of(job, task), expected)
+            results[task] = judge(
+                spec, task, samples_of(job, task), expected, exact=is_exact(plan)
+            )
         except PdError as error:  # the other tasks have their samples
             results[task] = error
     took_s = time.monotonic() - begun_s
@@ -138,9 +140,14 @@ def sides_of(plan: DeploymentPlan) -> tuple[Side, ...]:
     if plan.of_role(Role.PREFILL) and plan.of_role(Role.DECODE):
         whole = (plan.of_role(Role.AGGREGATED) or plan.of_role(Role.PREFILL))[0]
         sides.append(Side(AGGREGATED, whole.url))
-        if plan.expected.deterministic != "exact":
+        if not is_exact(plan):
             sides.append(Side(AGAIN, whole.url))
     return tuple(sides)
+
+
+def is_exact(plan: DeploymentPlan) -> bool:
+    """Whether the same prompt has the same tokens at every call."""
+    return plan.expected.deterministic == "exact"
 
 
 def seed_of(deployment: Deployment, spec: EvalFileSpec) -> str:

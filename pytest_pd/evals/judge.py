@@ -30,6 +30,7 @@ PD, AGGREGATED, AGAIN = "pd", "aggregated", "aggregated_again"
 """Names of the sides; a topology without a hand-over has only the first."""
 SHOWN = 5
 FEWEST = 9
+NO_FLOOR = "how far aggregated differs from itself was not asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,20 @@ Sides = Mapping[str, Sequence[Sample]]
 
 
 def judge(
-    spec: EvalFileSpec, task: str, sides: Sides, expected: Expected | None
+    spec: EvalFileSpec,
+    task: str,
+    sides: Sides,
+    expected: Expected | None,
+    *,
+    exact: bool = False,
 ) -> TaskResult:
     """Judge one task by every gate that its eval file names and the sides allow.
 
     ``paired`` and ``identity`` need the aggregated side; where it was asked twice,
     identity is judged against how far that differs from itself.
+
+    Args:
+        exact: The same tokens are due at every call: one difference fails.
 
     Raises:
         InvalidRun: the sides were not asked the same.
@@ -120,9 +129,10 @@ def judge(
             gates[gate.kind] = _reference(ours, expected, limits)
         elif gate.kind == "drift":
             gates[gate.kind] = _drift(ours, limits)
+        elif AGGREGATED in sides and gate.kind == "paired":
+            gates[gate.kind] = _paired(ours, sides, limits)
         elif AGGREGATED in sides:
-            make = _paired if gate.kind == "paired" else _identity
-            gates[gate.kind] = make(ours, sides, limits)
+            gates[gate.kind] = _identity(ours, sides, limits, exact)
     return TaskResult(
         task=task,
         metric=f"{wanted.metric},{wanted.filter}",
@@ -174,15 +184,20 @@ def _paired(ours: Sequence[Sample], sides: Sides, limits: Limits) -> GateAnswer:
     return GateAnswer("paired", verdict.outcome, verdict, notes)
 
 
-def _identity(ours: Sequence[Sample], sides: Sides, limits: Limits) -> GateAnswer:
+def _identity(
+    ours: Sequence[Sample], sides: Sides, limits: Limits, exact: bool
+) -> GateAnswer:
     apart = divergences(ours, sides[AGGREGATED])
-    floor = None
-    if AGAIN in sides:
-        floor = len(divergences(sides[AGGREGATED], sides[AGAIN]))
-    verdict = identity_gate(len(apart), len(ours), floor, limits)
     notes = [str(one) for one in apart[:SHOWN]]
     if len(apart) > SHOWN:
         notes.append(f"and {len(apart) - SHOWN} more of {len(ours)}")
+    floor = None
+    if AGAIN in sides:
+        floor = len(divergences(sides[AGGREGATED], sides[AGAIN]))
+    elif apart and not exact:
+        notes.append(f"{len(apart)} of {len(ours)} differ; {NO_FLOOR}")
+        return GateAnswer("identity", Outcome.CANNOT_TELL, notes=tuple(notes))
+    verdict = identity_gate(len(apart), len(ours), floor, limits)
     if floor is not None:
         notes.append(f"aggregated differs from itself in {floor} of {len(ours)}")
     return GateAnswer("identity", verdict.outcome, verdict, tuple(notes))

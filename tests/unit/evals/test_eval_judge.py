@@ -43,9 +43,8 @@ def test_ten_of_two_hundred_lost_fail_all_but_drift(side, make_eval):
     spec = make_eval("paired", "identity", "drift", "reference")
     damaged = side(wrong=range(5, 200, 20))
 
-    found = judge(
-        spec, "t", {PD: damaged, AGGREGATED: side()}, Expected(1.0, "built so")
-    )
+    sides = {PD: damaged, AGGREGATED: side()}
+    found = judge(spec, "t", sides, Expected(1.0, "built so"), exact=True)
 
     failed = {k for k, gate in found.gates.items() if gate.outcome is Outcome.FAILED}
     assert failed == {"paired", "identity", "reference"}
@@ -144,6 +143,16 @@ def test_floor_of_noise_lets_as_much_pass_and_not_more(side, make_eval):
 def test_without_a_floor_one_difference_fails():
     assert identity_gate(1, 200, None, Limits()).outcome is Outcome.FAILED
     assert identity_gate(1, 200, 1, Limits(largest_drop=0.5)).outcome is Outcome.PASSED
+
+
+def test_differences_from_a_side_that_was_asked_once_cannot_tell(side, make_eval):
+    sides = {PD: side(wrong=[7]), AGGREGATED: side()}
+
+    found = judge(make_eval("identity"), "t", sides, None).gates["identity"]
+
+    assert found.outcome is Outcome.CANNOT_TELL
+    assert "1 of 200 differ" in str(found)
+    assert "t #7 at token 0" in str(found)
 
 
 def test_divergence_names_token_and_logprobs(make_sample):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pd.command.evals_run import countable, spec_of, tell
+from pytest_pd.command.evals_run import countable, sides_of, spec_of, tell
 from pytest_pd.errors import InvalidRun, SpecError
 
 
@@ -44,3 +44,20 @@ def test_a_task_without_samples_is_told_and_bad(capsys):
 
     assert code == 1
     assert "gsm8k: not scored. 0 of 50 samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "exact", "asked"),
+    [("gsm8k", False, 3), ("gsm8k", True, 2), ("arc_challenge", False, 2)],
+    ids=["noise has to be known", "no noise", "no raw answers compared"],
+)
+def test_the_other_server_is_asked_twice_where_its_noise_counts(word, exact, asked):
+    sides = sides_of(spec_of(word), "http://a", "http://b", exact=exact)
+
+    assert [side.url for side in sides] == ["http://a", "http://b", "http://b"][:asked]
+    assert len({side.name for side in sides}) == asked
+
+
+def test_exact_without_another_server_is_refused():
+    with pytest.raises(SpecError, match="there is one"):
+        sides_of(spec_of("gsm8k"), "http://a", "", exact=True)
