@@ -58,19 +58,18 @@ def _ramp_ns(point: LoadPoint) -> int:
     return int(point.ramp_s * NS * (streams - 1) / streams)
 
 
-def tokens_in(result: LoadResult, rows: Array, edges_ns: Array) -> Array:
-    """Return output tokens between each pair of `edges_ns`, float, shape (n - 1,).
+def token_events(result: LoadResult, rows: Array) -> tuple[Array, Array]:
+    """Return stamps (ns) and output tokens of all events of `rows`, shape (n,) each.
 
     An event counts as the tokens it said it brought, else as its request's tokens
     divided evenly over its events.
     """
-    total = np.zeros(len(edges_ns) - 1)
+    stamps, amounts = [np.zeros(0, "i8")], [np.zeros(0)]
     for row in rows:
-        stamps, _, _, tokens = result.content(row)
-        if not len(stamps):
-            continue
+        stamp_ns, _, _, tokens = result.content(row)
         weights = tokens.astype(float)
-        if weights.sum() != row["output_tokens"]:
-            weights[:] = row["output_tokens"] / len(stamps)
-        total += np.histogram(stamps, bins=edges_ns, weights=weights)[0]
-    return total
+        if len(stamp_ns) and weights.sum() != row["output_tokens"]:
+            weights[:] = row["output_tokens"] / len(stamp_ns)
+        stamps.append(stamp_ns)
+        amounts.append(weights)
+    return np.concatenate(stamps), np.concatenate(amounts)

@@ -13,7 +13,7 @@ from pytest_pd.report.read import Entry, RunRecord, TopologyRecord
 
 Key = tuple[str, ...]
 MEANS = ("output_token_time", "request_time", "goodput_time")
-"""Metrics that are rates: their mean is total time by total work."""
+"""Metrics that are rates: samples are of equal work, their mean is time by work."""
 
 
 @dataclass(frozen=True, slots=True)

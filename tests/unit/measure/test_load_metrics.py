@@ -123,6 +123,32 @@ def test_throughput_is_tokens_over_the_steady_window():
     assert np.mean(found.samples) == pytest.approx(1 / 20, rel=0.02)
 
 
+@given(st.lists(st.floats(0.01, 10), min_size=12, max_size=60))
+def test_mean_of_throughput_samples_is_time_by_work(lengths_s):
+    starts = np.cumsum([0.0, *lengths_s])
+    requests = [
+        request(float(at), (length / 2, length))
+        for at, length in zip(starts, lengths_s, strict=False)
+    ]
+
+    named = {m.metric: m for m in measurements(result_of(*requests))}
+
+    for name, word in (("output_token_time", "tokens"), ("request_time", "requests")):
+        rate = named[name].extra[f"{word}_per_s"]
+        assert np.mean(named[name].samples) == pytest.approx(1 / rate)
+        assert len(named[name].samples) == 10
+
+
+def test_work_of_one_moment_is_one_sample():
+    """Ten requests that end together after a slow one."""
+    together = [request(0.0, (2.0, 5.0)) for _ in range(10)]
+    result = result_of(*together, request(6.0), request(7.0), concurrency=2)
+
+    named = {m.metric: m for m in measurements(result)}
+
+    assert named["request_time"].samples == pytest.approx((7 / 11,))
+
+
 def test_tokens_of_coarse_events_count_fully():
     """A request of 100 tokens in 10 events weighs 10 tokens an event."""
     requests, concurrency = streams()
