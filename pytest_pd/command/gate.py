@@ -12,7 +12,9 @@ nightly.gate.yaml:
     output_token_time: {max_increase: 0.05}
 
 Only equal topology (by hash), kind, hardware, engine and label are compared. A figure
-that is too noisy to judge is told, and fails with fail_on_noise: true.
+that is too noisy to judge is told, and fails with fail_on_noise: true; one that is
+missing on either side fails with fail_on_missing: true. A gate that can judge nothing
+fails, except for the first run that its baseline names.
 """
 
 from __future__ import annotations

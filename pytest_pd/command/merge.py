@@ -1,11 +1,12 @@
-"""Merge JUnit files of shards and reruns; exit code 1 when a test is not green.
+"""Merge JUnit files of shards and reruns; exit code 1 when not all is green.
 
 examples:
   pytest-pd merge shard1.xml shard2.xml --out all.xml
   pytest-pd merge first.xml rerun.xml --out all.xml      the rerun's results count
 
 Of several results of one test the last counts, in the order of the files. One that
-failed first and passed at last gets the properties flaky and first_failure.
+failed first and passed at last gets the properties flaky and first_failure. Files
+without any test are not green.
 """
 
 from __future__ import annotations
@@ -31,4 +32,4 @@ def run(args: argparse.Namespace) -> int:
     )
     for name in found.flaky:
         print(f"flaky: {name}")
-    return int(found.bad > 0)
+    return int(found.bad > 0 or not found.tests)

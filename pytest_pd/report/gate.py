@@ -24,7 +24,6 @@ from pytest_pd.report.read import Entry, RunRecord, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
 from pytest_pd.spec.gate import GateSpec
 
-MISSING = ("no figure", "no baseline")
 PASS_TAIL = 0.05
 """Chance, by metric, that what is over its limit passes."""
 
@@ -37,6 +36,14 @@ class GateWord(StrEnum):
     NO_FIGURE = "no figure"
     NO_BASELINE = "no baseline"
     PASSED = "passed"
+
+
+MISSING = frozenset((GateWord.NO_FIGURE, GateWord.NO_BASELINE))
+NOTHING_JUDGED = (
+    "nothing was judged: no figure of the baseline is of the same test and set-up; "
+    "look at its patterns, or accept this run with pytest-pd accept-baseline"
+)
+FIRST_RUN = "this is the first run that its baseline names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,13 @@ class GateResult:
         return tuple(line for line in self.lines if line.word is word)
 
     def summary(self) -> str:
-        """Return the counts in words."""
+        """Return the counts in words, and why nothing was judged if nothing was."""
         counts = {word: len(self.of(word)) for word in GateWord}
         told = ", ".join(f"{n} {word.value}" for word, n in counts.items() if n)
-        return f"gate {'FAILED' if self.failed else 'passed'}: {told or 'no figure'}"
+        found = f"gate {'FAILED' if self.failed else 'passed'}: {told or 'no figure'}"
+        if any(line.word not in MISSING for line in self.lines):
+            return found
+        return f"{found}; {NOTHING_JUDGED if self.failed else FIRST_RUN}"
 
 
 def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRecord]:
@@ -84,13 +94,22 @@ def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRec
         without: Folder of the run that is judged: no baseline for itself.
 
     Raises:
-        MeasurementError: a pattern matches something that is no run.
+        MeasurementError: the gate names no run and no file of accepted figures, or a
+            pattern matches something that is no run.
     """
     words = [word for word in gate.baseline if not is_accepted(word)]
     patterns = [str(folder / Path(word).expanduser()) for word in words]
     paths = {Path(p) for pattern in patterns for p in glob(pattern)}  # noqa: PTH207
+    named = [path for path in paths if path.is_dir()]
+    if not named and len(words) == len(gate.baseline):
+        raise MeasurementError(
+            f"The gate's baseline {', '.join(map(repr, words))} names no run, not even "
+            "the one to judge.",
+            hint=f"write it relative to {folder}, or name a file that "
+            "pytest-pd accept-baseline wrote",
+        )
     own = without.resolve()
-    found = [path for path in paths if path.is_dir() and path.resolve() != own]
+    found = [path for path in named if path.resolve() != own]
     newest = sorted(found, key=lambda path: path.name)[-gate.keep :]
     return [read_run(path) for path in newest]
 
@@ -121,7 +140,8 @@ def judge(
 
     A figure fails when it is over its limit and slower beyond doubt, the chance of a
     false alarm shared by all figures; it passes when a value over the limit would
-    have been seen; everything else is too noisy to tell.
+    have been seen; everything else is too noisy to tell. Where nothing at all can be
+    judged the gate fails, unless the run is the first that the gate's patterns name.
 
     Raises:
         MeasurementError: the run has no valid figure that the gate judges.
@@ -146,14 +166,20 @@ def judge(
         _judge(gate, entry, old, share, assumed)
         for entry, old, assumed in zip(entries, olds, _assumed(gate, olds), strict=True)
     )
-    lines += _unjudged(gate, run, entries)
+    lines += _unjudged(gate, run, entries, known)
     words = {line.word for line in lines}
     failed = (
         GateWord.WORSE in words
         or (gate.fail_on_noise and GateWord.TOO_NOISY in words)
         or (gate.fail_on_missing and not words.isdisjoint(MISSING))
+        or (words <= MISSING and not _is_first(gate, baseline))
     )
     return GateResult(tuple(sorted(lines, key=_rank)), failed)
+
+
+def _is_first(gate: GateSpec, baseline: Sequence[RunRecord]) -> bool:
+    """Tell whether there can be no baseline yet: patterns name the run itself only."""
+    return not baseline and not any(map(is_accepted, gate.baseline))
 
 
 def _assumed(gate: GateSpec, olds: Sequence[Sequence[Summary]]) -> list[Assumed]:
@@ -190,15 +216,26 @@ def _judge(
 
 
 def _unjudged(
-    gate: GateSpec, run: RunRecord, judged: Sequence[Entry]
+    gate: GateSpec,
+    run: RunRecord,
+    judged: Sequence[Entry],
+    known: Mapping[tuple[str, ...], object],
 ) -> tuple[GateLine, ...]:
     """Return a line for all that has a limit and no figure to hold against it."""
     left = [e for e in run.entries if e.metric in gate.metrics and e not in judged]
-    lines = [(e.fullname.removeprefix("pd::"), e.metric) for e in left]
-    seen = {entry.metric for entry in run.entries}
-    lines += [(metric, metric) for metric in gate.metrics if metric not in seen]
+    lines = [(entry.fullname, entry.metric) for entry in left]
+    present = {_identity(entry) for entry in run.entries}
+    set_ups = {key[1:] for key in present}
+    lost = [key[0] for key in known if key not in present and key[1:] in set_ups]
+    lines += [(name, name.rpartition("::")[2]) for name in lost]
+    told = {entry.metric for entry in run.entries} | {metric for _, metric in lines}
+    lines += [(metric, metric) for metric in gate.metrics if metric not in told]
     return tuple(
-        GateLine(name, GateWord.NO_FIGURE, gate.metrics[metric].max_increase)
+        GateLine(
+            name.removeprefix("pd::"),
+            GateWord.NO_FIGURE,
+            gate.metrics[metric].max_increase,
+        )
         for name, metric in lines
     )
 

@@ -37,7 +37,8 @@ class GateSpec(Model):
         alpha: Chance that a run in which nothing changed fails anywhere at all.
         jitter: Assumed scatter from run to run, corrected by the baseline.
         fail_on_noise: Fail when it is too noisy to tell.
-        fail_on_missing: Fail when a metric has no baseline.
+        fail_on_missing: Fail when a figure has no baseline, or the run lacks one that
+            the baseline has.
     """
 
     baseline: Args

@@ -42,3 +42,21 @@ def test_gate_that_cannot_judge_is_red(project):
 
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*pd: gate FAILED: *nothing.yaml*"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "told"),
+    [
+        ("runs/*", 0, "*pd: gate passed: 1 no baseline; this is the first run*"),
+        ("runz/*", 1, "*pd: gate FAILED: *'runz/[*]' names no run*"),
+    ],
+)
+def test_first_session_is_green_and_a_typo_red(project, pattern, code, told):
+    project.suite(SUITE)
+    text = f"baseline: ['{pattern}']\nmetrics: {{ttft: {{max_increase: 0.2}}}}\n"
+    (project.pytester.path / "g.yaml").write_text(text)
+
+    result = project.run("--pd-gate", "g.yaml")
+
+    assert result.ret == code
+    result.stdout.fnmatch_lines([told])

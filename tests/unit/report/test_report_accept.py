@@ -119,16 +119,22 @@ def test_gate_holds_runs_against_the_file(tmp_path, capsys, scale, code):
 def test_figures_of_other_set_ups_are_no_baseline(tmp_path, capsys, other):
     accept(tmp_path, make(tmp_path / "a"))
 
-    assert gate(tmp_path, make(tmp_path / "new", 9.0, **other)) == 0
-    assert "1 no baseline" in capsys.readouterr().out
+    assert gate(tmp_path, make(tmp_path / "new", 9.0, **other)) == 1
+    assert "1 no baseline; nothing was judged" in capsys.readouterr().out
 
 
 def test_statistic_that_was_not_accepted_is_no_baseline(tmp_path, capsys):
     accept(tmp_path, make(tmp_path / "a"))
     text = GATE.replace("max_increase: 0.1", "max_increase: 0.1, statistic: p90")
 
-    assert gate(tmp_path, make(tmp_path / "new"), text) == 0
-    assert "1 no baseline" in capsys.readouterr().out
+    assert gate(tmp_path, make(tmp_path / "new"), text) == 1
+    assert "1 no baseline; nothing was judged" in capsys.readouterr().out
+
+
+def test_file_that_accepts_nothing_lets_nothing_pass(tmp_path):
+    (tmp_path / "base.yaml").write_text("baselines: []\n")
+
+    assert gate(tmp_path, make(tmp_path / "new")) == 1
 
 
 def test_only_what_the_gate_judges_is_kept_where_one_is_named(tmp_path):

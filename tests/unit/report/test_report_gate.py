@@ -82,9 +82,60 @@ def test_rough_baseline_is_too_noisy_and_fails_only_if_asked(tmp_path):
 def test_unlike_runs_are_no_baseline(tmp_path, baseline, other):
     new = make(tmp_path / "new", 9.0, **other)
 
-    assert words(judge(spec(), new, baseline)) == [GateWord.NO_BASELINE]
+    result = judge(spec(), new, baseline)
+
+    assert words(result) == [GateWord.NO_BASELINE]
+    assert result.failed
+    assert "FAILED: 1 no baseline; nothing was judged" in result.summary()
+
+
+def test_first_run_that_the_patterns_name_passes_and_is_told(tmp_path):
+    new = make(tmp_path / "b0")
+    known = read_baseline(spec(), tmp_path, without=tmp_path / "b0")
+
+    result = judge(spec(), new, known)
+
+    assert known == []
+    assert not result.failed
+    assert result.summary() == (
+        "gate passed: 1 no baseline; this is the first run that its baseline names"
+    )
+    assert judge(spec(fail_on_missing=True), new, known).failed
+
+
+def test_patterns_that_name_nothing_are_refused(tmp_path, baseline):
+    with pytest.raises(MeasurementError, match="'bb\\*' names no run"):
+        read_baseline(spec(baseline=["bb*"]), tmp_path, without=tmp_path / "b0")
+
+
+def test_one_figure_without_a_baseline_fails_only_if_asked(tmp_path, baseline):
+    entries = [entry("ttft", samples()), entry("ttft", samples(), streams=8)]
+    new = read_run(write_run(tmp_path / "new", entries=entries, verdict=passed()))
+
+    assert set(words(judge(spec(), new, baseline))) == {
+        GateWord.PASSED,
+        GateWord.NO_BASELINE,
+    }
     assert not judge(spec(), new, baseline).failed
     assert judge(spec(fail_on_missing=True), new, baseline).failed
+
+
+def test_points_that_the_run_lost_are_told_and_fail_only_if_asked(tmp_path):
+    def sweep(name, points, **more):
+        entries = [entry("ttft", samples(), streams=n, **more) for n in points]
+        return read_run(write_run(tmp_path / name, entries=entries, verdict=passed()))
+
+    old = [sweep(f"b{i}", (1, 8, 64)) for i in range(5)]
+    old += [sweep("other", (16,), hardware="h100")]
+    new = sweep("new", (1,))
+
+    result = judge(spec(), new, old)
+
+    lost = [line.name for line in result.of(GateWord.NO_FIGURE)]
+    assert ["c64" in lost[0], "c8-" in lost[1]] == [True, True]
+    assert len(lost) == 2
+    assert not result.failed
+    assert judge(spec(fail_on_missing=True), new, old).failed
 
 
 def test_gate_without_a_figure_is_an_error(tmp_path, baseline):

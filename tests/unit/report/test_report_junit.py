@@ -139,3 +139,10 @@ def test_many_cases_are_merged(tmp_path):
     ]
 
     assert merge_junit(files, tmp_path / "all.xml").tests == 10_000
+
+
+def test_files_without_a_test_are_not_green(tmp_path, capsys):
+    out = str(tmp_path / "all.xml")
+
+    assert main(["merge", str(shard(tmp_path / "1.xml")), "--out", out]) == 1
+    assert "0 tests" in capsys.readouterr().out
