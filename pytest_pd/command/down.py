@@ -25,11 +25,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def tell(reaped: Reaped) -> str:
+def tell(reaped: Reaped, did: str = "ended") -> str:
     """Return one line on what became of a run."""
     if reaped.owner:
         return f"{reaped.run_id}: in use by {reaped.owner}; left alone"
-    if not reaped.ended:
+    if reaped.trouble:
+        return f"{reaped.run_id}: cannot be ended: {reaped.trouble}"
+    words = []
+    if reaped.ended:
+        names = ", ".join(f"{s.name} {s.part} {s.pid}" for s in reaped.ended)
+        words.append(f"{len(reaped.ended)} processes: {names}")
+    words += [f"what carries its id on {name}" for name in reaped.asked]
+    if not words:
         return f"{reaped.run_id}: nothing of it runs here"
-    names = ", ".join(f"{s.name} {s.part} {s.pid}" for s in reaped.ended)
-    return f"{reaped.run_id}: ended {len(reaped.ended)} processes: {names}"
+    return f"{reaped.run_id}: {did} {' and '.join(words)}"

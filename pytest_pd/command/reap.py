@@ -1,6 +1,7 @@
 """End what killed runs have left behind, after proof that it is theirs.
 
-A run in use, by a harness or by a keeper, is left alone: see `pytest-pd down`.
+A run in use, by a harness or by a keeper, is left alone: see `pytest-pd down`. Where
+another host started it, its lease is watched: one that still changes is in use.
 
 examples:
   pytest-pd reap                       every run below runs/ and every known one
@@ -13,8 +14,8 @@ import argparse
 from pathlib import Path
 
 from pytest_pd.command.down import tell
-from pytest_pd.provision.reap import Reaped, owner_of, reap, survivors
-from pytest_pd.provision.rundir import find_runs, id_of, topologies_of
+from pytest_pd.provision.reap import reap
+from pytest_pd.provision.rundir import find_runs
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +25,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reap every run that can be found; silent about those with nothing left."""
+    """Reap every run that can be found; silent about those with nothing left.
+
+    Returns:
+        1 when a run could not be ended.
+    """
     runs = find_runs(root=args.runs)
-    for reaped in map(would_reap, runs) if args.dry_run else reap(runs):
-        if reaped.owner or reaped.ended:
-            print(("would end: " if args.dry_run else "") + tell(reaped))
+    did = "would end" if args.dry_run else "ended"
+    troubles = 0
+    for found in reap(runs, dry_run=args.dry_run, say=print):
+        troubles += bool(found.trouble)
+        if found.owner or found.trouble or found.ended or found.asked:
+            print(tell(found, did))
     print(f"{len(runs)} run(s) looked at")
-    return 0
-
-
-def would_reap(path: Path) -> Reaped:
-    """Return what `reap` would end, ending nothing."""
-    folders = topologies_of(path)
-    owner = next((who for who in map(owner_of, folders) if who), "")
-    found = [s for folder in folders for s in survivors(folder)]
-    return Reaped(path, id_of(path), owner, tuple(found))
+    return min(troubles, 1)

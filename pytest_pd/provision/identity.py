@@ -54,6 +54,11 @@ class Identity:
             and start_time(self.pid) == self.start_time
         )
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a process of another machine or boot: unseen from here."""
+        return self.pid > 0 and not self.is_here
+
     def record(self) -> dict[str, str | int]:
         """Return plain values for a file."""
         return {

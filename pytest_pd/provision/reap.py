@@ -3,6 +3,9 @@
 Proof is a recorded pid with its start time on this boot of this machine, or the
 run's mark in the environment of a process of this user. A pid that was given to
 another process since is neither, and is left alone; so is everything else.
+
+What was started on another host that shares the folder cannot be seen from here:
+there the lease tells, which stands still or was given back when nobody uses it.
 """
 
 from __future__ import annotations
@@ -10,16 +13,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pd.errors import ProvisionError
+from pytest_pd.errors import PdError, ProvisionError
 from pytest_pd.provision import BACKENDS
 from pytest_pd.provision.base import Janitor
 from pytest_pd.provision.identity import Identity, marked_with
-from pytest_pd.provision.launcher import send
+from pytest_pd.provision.launcher import BYE, Lease, send
 from pytest_pd.provision.rundir import RunDir, forget, id_of, topologies_of
 from pytest_pd.spec.cluster import ClusterSpec
 
@@ -27,6 +30,7 @@ LOOK_S = 0.05
 ASKED_S = 15.0
 KILLED_S = 5.0
 LEASE_SLACK_S = 10.0
+LEASE_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,24 @@ class Reaped:
     Attributes:
         owner: Who still uses it; empty when nobody does.
         ended: What was ended.
+        asked: Backends that ended what they keep of it elsewhere.
+        trouble: Why it could not be ended; empty when it could.
     """
 
     run: Path
     run_id: str
     owner: str = ""
     ended: tuple[Survivor, ...] = ()
+    asked: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 def owner_of(run: RunDir) -> str:
-    """Return who still uses a topology; empty when nobody does."""
+    """Return who still uses a topology; empty when nobody does.
+
+    What was started elsewhere counts as used until it is over or its lease was given
+    back; whether the lease still changes is told by `abandoned`.
+    """
     manifest = run.read_manifest()
     harness = Identity.read(manifest.get("harness", {}))
     keeper = Identity.read(manifest.get("keeper", {}))
@@ -67,7 +79,51 @@ def owner_of(run: RunDir) -> str:
         return f"its keeper, until {until}"
     if harness.is_alive and not manifest.keys() & {"ended_s", "kept_until_s"}:
         return f"pid {harness.pid}"
+    if harness.is_elsewhere and "ended_s" not in manifest and not _gave_back(run):
+        who = "its keeper" if "kept_until_s" in manifest else f"pid {harness.pid}"
+        return f"{who} on {harness.host}"
     return ""
+
+
+def _gave_back(run: RunDir) -> bool:
+    with suppress(OSError):
+        return run.lease.read_bytes().strip() == BYE
+    return False
+
+
+def abandoned(
+    folders: Iterable[RunDir],
+    *,
+    say: Callable[[str], object] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> set[RunDir]:
+    """Return the topologies of other hosts whose lease nobody renews any more.
+
+    Watches all leases at once: until each has changed, or its TTL is over.
+    """
+    watched = {
+        each: Lease(str(each.lease), _ttl_s(each), LEASE_LOOK_S)
+        for each in folders
+        if Identity.read(each.read_manifest().get("harness", {})).is_elsewhere
+        and owner_of(each)
+    }
+    if watched:
+        most_s = max(lease.ttl_s for lease in watched.values())
+        say(f"watching {len(watched)} lease(s) of other hosts, {most_s:g} s at most")
+    first: dict[RunDir, bytes | None] = {}
+    found = set()
+    while watched:
+        for each, lease in list(watched.items()):
+            if lease.over():
+                found.add(each)
+            if each in found or lease.last != first.setdefault(each, lease.last):
+                del watched[each]
+        sleep(LEASE_LOOK_S)
+    return found
+
+
+def _ttl_s(run: RunDir) -> float:
+    return float(run.read_manifest().get("lease_ttl_s", 0.0))
 
 
 def survivors(run: RunDir) -> list[Survivor]:
@@ -134,34 +190,89 @@ def _pids(found: Iterable[Survivor]) -> list[int]:
     return [survivor.pid for survivor in found]
 
 
-def end_run(run: Path) -> Reaped:
-    """End every topology of a run, whoever uses it; for ``down``."""
+def end_run(run: Path, folders: Iterable[RunDir] | None = None) -> Reaped:
+    """End topologies of a run, all unless some are named, whoever uses them.
+
+    Raises:
+        ProvisionError: something of it cannot be ended.
+    """
     run_id = id_of(run)
-    ended = []
-    for folder in topologies_of(run):
+    ended, asked = [], []
+    for folder in topologies_of(run) if folders is None else folders:
         ended += end_topology(folder)
         clean_elsewhere(folder)
-        folder.write_manifest(ended_s=time.time())
+        asked += kept_by(folder)
+        if "ended_s" not in folder.read_manifest():
+            folder.write_manifest(ended_s=time.time())
     forget(run_id)
-    return Reaped(run, run_id, ended=tuple(ended))
+    return Reaped(run, run_id, ended=tuple(ended), asked=tuple(asked))
+
+
+def kept_by(run: RunDir) -> list[str]:
+    """Return the backend that keeps things of a topology elsewhere, if it does."""
+    name = str(run.read_manifest().get("backend", "local"))
+    return [name] if isinstance(BACKENDS.get(name)(), Janitor) else []
 
 
 def clean_elsewhere(run: RunDir) -> None:
-    """Let a backend that keeps things elsewhere (jobs, pods) end those of a run."""
+    """Let a backend that keeps things elsewhere (jobs, pods) end those of a run.
+
+    Raises:
+        ProvisionError: the backend cannot, or the manifest does not say on what
+            cluster they are.
+    """
     manifest = run.read_manifest()
     backend = BACKENDS.get(str(manifest.get("backend", "local")))()
-    if isinstance(backend, Janitor):
+    if not isinstance(backend, Janitor):
+        return
+    try:
         cluster = ClusterSpec.model_validate(manifest["cluster"])
         run_id, ttl_s = str(manifest["run_id"]), float(manifest["lease_ttl_s"])
-        backend.clean(cluster, run.context(run_id, ttl_s))
+    except (KeyError, ValueError) as error:
+        raise ProvisionError(
+            f"The manifest of {str(run.path)!r} is none that this version can read.",
+            hint=f"end its jobs, pods or remote processes on {manifest['backend']} "
+            "yourself, or use the version that started it",
+            where=run.manifest,
+        ) from error
+    backend.clean(cluster, run.context(run_id, ttl_s))
 
 
-def reap(runs: Iterable[Path]) -> Iterator[Reaped]:
-    """End what is left of runs that nobody uses any more; leave the others alone."""
-    for run in runs:
-        owners = [owner_of(folder) for folder in topologies_of(run)]
-        owner = next((name for name in owners if name), "")
-        yield Reaped(run, id_of(run), owner) if owner else end_run(run)
+def reap(
+    runs: Iterable[Path],
+    *,
+    dry_run: bool = False,
+    say: Callable[[str], object] = lambda _: None,
+) -> Iterator[Reaped]:
+    """End what is left of runs that nobody uses any more; leave the others alone.
+
+    Args:
+        dry_run: Tell what would be ended, and end nothing.
+
+    A run that cannot be ended is told with its trouble, and stops no other.
+    """
+    known = [(run, topologies_of(run)) for run in runs]
+    lost = abandoned((each for _, folders in known for each in folders), say=say)
+    for run, folders in known:
+        try:
+            found = _reaped(run, folders, lost, dry_run=dry_run)
+        except (PdError, OSError) as error:
+            found = Reaped(run, id_of(run), trouble=str(error))
+        yield found
+
+
+def _reaped(
+    run: Path, folders: Sequence[RunDir], lost: Set[RunDir], *, dry_run: bool
+) -> Reaped:
+    owners = (owner_of(each) for each in folders if each not in lost)
+    if owner := next(filter(None, owners), ""):
+        return Reaped(run, id_of(run), owner)
+    left = [f for f in folders if "ended_s" not in f.read_manifest() or survivors(f)]
+    if not dry_run:
+        return end_run(run, left)
+    ended = tuple(survivor for each in left for survivor in survivors(each))
+    asked = tuple(name for each in left for name in kept_by(each))
+    return Reaped(run, id_of(run), ended=ended, asked=asked)
 
 
 def wait_lease_over(
