@@ -43,7 +43,7 @@ class KubernetesSite(Model):
             else that of the workers.
         load_cpus: What that pod asks for.
         max_pods: Pods that one topology may have.
-        schedule_s: How long a pod may wait for a node.
+        schedule_s: How long a pod may wait for a node, or for a busy registry.
         gpu_resource: What a GPU is called; `rdma_resource` alike.
     """
 

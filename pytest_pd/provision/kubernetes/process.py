@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pd.errors import ProvisionError
+from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision.kubernetes.follow import LogFollower
 from pytest_pd.provision.kubernetes.forward import Forward
 from pytest_pd.provision.kubernetes.resource import path_in
@@ -52,6 +52,7 @@ class KubeProcess:
         self._mark, self._container = mark, container
         self._begun_s = time.monotonic()
         self._ended_s: float | None = None
+        self._delayed_s: float | None = None
         self._reported = False
         self.forward: Forward | None = None
         where = (cluster.scope.namespace, pod, container)
@@ -75,9 +76,11 @@ class KubeProcess:
 
         Raises:
             ProvisionError: its pod will never run, with the cluster's reason.
-            InfrastructureLost: the API server has not answered for too long.
+            InfrastructureLost: the cluster took its pod away, or the API server has
+                not answered for too long.
         """
         state = self.state
+        self._refuse_lost(state)
         if state.code is None:
             self._refuse_hopeless(state)
             self._cluster.watch.check()
@@ -90,6 +93,19 @@ class KubeProcess:
         self._report(state)
         return state.code
 
+    def _refuse_lost(self, state: PodState) -> None:
+        if not state.lost:
+            return
+        if not self._reported:
+            self._reported = True
+            self.follower.say(f"was taken away: {state.lost}")
+        at = f" on node {state.node!r}" if state.node else ""
+        raise InfrastructureLost(
+            f"The cluster took pod {self.pod!r} ({self._name}){at} away: {state.lost}",
+            hint="kubectl describe node; it says nothing about the service",
+            where=self._log,
+        )
+
     def _report(self, state: PodState) -> None:
         """Say once, where the user looks, how the cluster tells of the end."""
         if self._reported or not state.code:
@@ -100,13 +116,10 @@ class KubeProcess:
         self.follower.say(f"{word}: {state.describe()}")
 
     def _refuse_hopeless(self, state: PodState) -> None:
-        waited_s = time.monotonic() - self._begun_s
-        budget_s = self._cluster.site.schedule_s
-        unplaced = state.phase == "Pending" and not state.node and waited_s > budget_s
-        if not state.hopeless and not unplaced:
+        about = state.hopeless or self._overdue(state)
+        if not about:
             return
-        about = state.hopeless or f"no node took it within {budget_s:g} s"
-        kind = "image" if "image" in state.hopeless else state.hopeless
+        kind = "image" if "image" in about else state.hopeless
         raise ProvisionError(
             f"Pod {self.pod!r} ({self._name}) cannot run: {about}. "
             f"The cluster says: {state.why or 'nothing'}.",
@@ -115,6 +128,17 @@ class KubeProcess:
             or f"kubectl describe pod -n {self._cluster.scope.namespace} {self.pod}",
             where=self._log,
         )
+
+    def _overdue(self, state: PodState) -> str:
+        """Return what a pod waits for that has had its time; empty before that."""
+        budget_s, now_s = self._cluster.site.schedule_s, time.monotonic()
+        if state.delayed:
+            self._delayed_s = self._delayed_s or now_s
+            late = now_s - self._delayed_s > budget_s
+            return f"{state.delayed}, for {budget_s:g} s now" if late else ""
+        unplaced = state.phase == "Pending" and not state.node
+        late = unplaced and now_s - self._begun_s > budget_s
+        return f"no node took it within {budget_s:g} s" if late else ""
 
     def identity(self) -> Mapping[str, str | int]:
         """Return namespace, name, uid, node, image and own address of the pod."""

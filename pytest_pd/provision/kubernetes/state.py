@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 HOPELESS = {
-    "ErrImagePull": "its image cannot be pulled",
-    "ImagePullBackOff": "its image cannot be pulled",
     "ErrImageNeverPull": "its image is not on the node and may not be pulled",
     "InvalidImageName": "the name of its image is wrong",
     "CreateContainerConfigError": "its container cannot be configured",
     "CreateContainerError": "its container cannot be created",
 }
 """Reasons of a waiting container that do not go away by waiting."""
+
+NOT_PULLED = "its image cannot be pulled"
+PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable")
+NO_SUCH_IMAGE = re.compile(
+    "not found|denied|unauthorized|manifest unknown|no match|no such (?!host)", re.I
+)
+"""What a registry says that will say the same again; the kubelet tries on the rest."""
+
+TAKEN = (
+    *("Evicted", "Preempting", "Preempted", "NodeLost", "Shutdown", "Terminated"),
+    *("NodeShutdown", "NodeAffinity", "UnexpectedAdmissionError", "OutOf"),
+)
+"""Beginnings of the reasons of a pod that its node ended or would not have."""
+
+OWN_LIMIT = re.compile("exceed(s|ed) (the|its) .*limit")
+"""An eviction for what the container itself has used up: nobody else's doing."""
 
 HINTS = {
     "image": "correct the image, or give kubernetes.image_pull_secrets; try it with "
@@ -38,6 +53,9 @@ class PodState:
         code: Exit code of its container; negative for a signal; None while it runs.
         why: What it waits for or ended with, in the cluster's words.
         hopeless: Waiting will not help.
+        delayed: What keeps it from starting and may pass by itself.
+        lost: How the cluster took it away, whatever its service did; empty if it
+            did not, or when nobody says so.
         image: What runs, with its digest.
         ip: Its own address in the cluster.
     """
@@ -47,6 +65,8 @@ class PodState:
     code: int | None = None
     why: str = ""
     hopeless: str = ""
+    delayed: str = ""
+    lost: str = ""
     uid: str = ""
     node: str = ""
     image: str = ""
@@ -64,19 +84,46 @@ def state_of(pod: Mapping[str, Any]) -> PodState:
     state = found.get("state", {})
     waiting, ended = state.get("waiting", {}), state.get("terminated", {})
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    reason = waiting.get("reason", "")
+    hopeless, delayed = troubles(waiting)
     phase = status.get("phase", "Pending")
     return PodState(
         phase=phase,
         ready=conditions.get("Ready", {}).get("status") == "True",
         code=exit_code(ended, phase),
         why=why_of(status, waiting, ended, conditions),
-        hopeless=HOPELESS.get(reason, ""),
+        hopeless=hopeless,
+        delayed=delayed,
+        lost=taken(status, conditions),
         uid=pod.get("metadata", {}).get("uid", ""),
         node=pod.get("spec", {}).get("nodeName", ""),
         image=found.get("imageID", ""),
         ip=status.get("podIP", ""),
     )
+
+
+def troubles(waiting: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (hopeless, delayed): what stays in the way, and what may pass."""
+    reason = waiting.get("reason", "")
+    if reason not in PULLS:
+        return HOPELESS.get(reason, ""), ""
+    final = NO_SUCH_IMAGE.search(waiting.get("message") or "")
+    return (NOT_PULLED, "") if final else ("", NOT_PULLED)
+
+
+def taken(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> str:
+    """Return reason and message of an eviction, a preemption or a lost node."""
+    target = conditions.get("DisruptionTarget", {})
+    if target.get("status") == "True":
+        return told(target)
+    by_node = (status.get("reason") or "").startswith(TAKEN)
+    own_fault = OWN_LIMIT.search(status.get("message") or "")
+    return told(status) if by_node and not own_fault else ""
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return ``reason: message``, as far as there is either."""
+    words = [str(found.get(key) or "") for key in ("reason", "message")]
+    return ": ".join(word for word in words if word).strip()
 
 
 def exit_code(ended: Mapping[str, Any], phase: str) -> int | None:
@@ -98,9 +145,8 @@ def why_of(
     placed = conditions.get("PodScheduled", {})
     unplaced = placed if placed.get("status") == "False" else {}
     for found in (ended, waiting, unplaced, status):
-        words = [str(found.get(key) or "") for key in ("reason", "message")]
-        if text := ": ".join(word for word in words if word):
-            return text.strip()
+        if text := told(found):
+            return text
     return ""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from types import SimpleNamespace
 
 import pytest
 
+from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision.kube_local import expand
 from pytest_pd.provision.kubernetes.client import refusal
+from pytest_pd.provision.kubernetes.process import KubeProcess
 from pytest_pd.provision.kubernetes.resource import path_in, path_of
 from pytest_pd.provision.kubernetes.state import hint_for, state_of
 from pytest_pd.provision.kubernetes.watch import gone
@@ -31,10 +34,55 @@ def test_a_pod_that_runs_has_no_code():
     assert state_of(pod(state={"running": {}})).code is None
 
 
-def test_an_evicted_pod_failed_without_a_container():
-    found = state_of(pod("Failed", reason="Evicted", message="low on memory"))
+LOW = "The node was low on resource: memory. Container router was using 4Gi"
+OWN = 'Usage of EmptyDir volume "shm" exceeds the limit "8Gi". '
+PREEMPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "PreemptionByScheduler",
+    "message": "preempting to accommodate a higher priority pod",
+}
 
-    assert (found.code, found.why) == (1, "Evicted: low on memory")
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("Evicted", LOW),
+        ("Preempting", "Preempted in order to admit critical pod"),
+        ("NodeLost", "Node which was running pod is unresponsive"),
+        ("Terminated", "Pod was terminated in response to imminent node shutdown."),
+        ("OutOfnvidia.com/gpu", "Node didn't have enough resource"),
+    ],
+)
+def test_a_pod_that_its_node_ended_is_lost(reason, message):
+    found = state_of(pod("Failed", reason=reason, message=message))
+
+    assert found.lost == f"{reason}: {message}"
+
+
+def test_a_pod_that_used_up_its_own_limit_failed_by_itself():
+    found = state_of(pod("Failed", reason="Evicted", message=OWN))
+
+    assert (found.lost, found.code) == ("", 1)
+    assert found.why == f"Evicted: {OWN}".strip()
+
+
+def test_a_pod_that_makes_room_for_another_is_lost_even_when_it_is_gone():
+    found = gone(state_of(pod(conditions=[PREEMPTED])))
+
+    assert "PreemptionByScheduler" in found.lost
+
+
+def test_a_disruption_that_was_called_off_took_nothing():
+    off = {**PREEMPTED, "status": "False"}
+
+    assert state_of(pod(conditions=[off])).lost == ""
+
+
+def test_a_deletion_that_nobody_explains_counts_as_killed():
+    found = gone(state_of(pod()))
+
+    assert (found.lost, found.code) == ("", -9)
 
 
 def test_a_pod_that_is_gone_was_killed_unless_it_ended_before():
@@ -44,13 +92,43 @@ def test_a_pod_that_is_gone_was_killed_unless_it_ended_before():
     assert gone(ended).code == 3
 
 
+def pull(message, reason="ErrImagePull"):
+    return state_of(pod("Pending", {"waiting": {"reason": reason, "message": message}}))
+
+
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
-def test_an_image_that_cannot_be_pulled_is_hopeless(reason):
-    state = {"waiting": {"reason": reason, "message": "not found"}}
-    found = state_of(pod("Pending", state))
+@pytest.mark.parametrize(
+    "message",
+    [
+        'failed to resolve reference "docker.io/no/such:1": not found',
+        "pull access denied, repository does not exist",
+        "unexpected status from HEAD request: 401 Unauthorized",
+        "manifest unknown",
+        "no match for platform in manifest",
+    ],
+)
+def test_an_image_that_the_registry_has_not_is_hopeless(reason, message):
+    found = pull(message, reason)
 
     assert "image" in found.hopeless
-    assert found.why == f"{reason}: not found"
+    assert found.why == f"{reason}: {message}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "429 Too Many Requests - toomanyrequests: you have reached your limit",
+        "unexpected status from GET request: 503 Service Unavailable",
+        "dial tcp: lookup registry.example.com: no such host",
+        "net/http: TLS handshake timeout",
+        'Back-off pulling image "vllm:1"',
+        "",
+    ],
+)
+def test_a_registry_that_is_busy_is_waited_for(message):
+    found = pull(message)
+
+    assert (found.hopeless, found.delayed) == ("", "its image cannot be pulled")
 
 
 def test_creating_a_container_is_no_reason_to_give_up():
@@ -144,3 +222,33 @@ def test_a_secret_that_is_not_there_is_named():
 
     with pytest.raises(KeyError, match="s"):
         expand.environment([entry], {}, {})
+
+
+def process(found, tmp_path, schedule_s=0.0):
+    cluster = SimpleNamespace(
+        client=None,
+        watch=SimpleNamespace(state=lambda _: found, check=lambda: None),
+        scope=SimpleNamespace(namespace="ns"),
+        site=SimpleNamespace(schedule_s=schedule_s),
+    )
+    log = tmp_path / "decode-0.log"
+    return KubeProcess("decode-0", "pod-7", log, cluster, mark="m", container="c")
+
+
+def test_a_pod_that_was_taken_away_is_no_death_of_its_service(tmp_path):
+    found = state_of(pod("Failed", reason="Evicted", message=LOW))
+    made = process(found, tmp_path)
+
+    with pytest.raises(InfrastructureLost, match=r"decode-0.* low on resource: memory"):
+        made.exit_code()
+
+    assert "was taken away: Evicted" in made.log.read_text()
+
+
+def test_a_busy_registry_has_the_time_that_a_pod_may_wait(tmp_path):
+    busy = pull("503 Service Unavailable")
+    patient, hasty = (process(busy, tmp_path, schedule_s=s) for s in (60, -1))
+
+    assert patient.exit_code() is None
+    with pytest.raises(ProvisionError, match=r"cannot be pulled.*503"):
+        hasty.exit_code()
