@@ -15,7 +15,12 @@ from pytest_pd.provision.slurm_text import seconds_left
 from pytest_pd.spec.site_slurm import SlurmSite
 
 Record = Mapping[str, str]
-OUT = ("DOWN", "DRAIN", "FAIL", "MAINT", "POWERED_DOWN", "NOT_RESPONDING", "FUTURE")
+OUT = ("DOWN", "DRAIN", "FAIL", "FUTURE")
+SILENT = "NOT_RESPONDING"
+MAINT = "MAINT"
+"""A reservation keeps the node for maintenance, or for the job that names it."""
+POWER = "POWER"
+"""Saved or on its way (``POWERED_DOWN``, ``POWERING_UP``): a job boots the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +120,37 @@ def _check_members(
         gpus = wanted.gpus_per_node
         fitting = [n for n in fitting if gpus_of(n, site.gres) >= gpus]
         story.append(f"{len(fitting)} of them with {site.gres}:{gpus}")
-    able = [n for n in fitting if not is_out(n)]
+    reserved = site.reservation is not None
+    able = [n for n in fitting if not is_out(n, reserved=reserved)]
     if len(able) < len(fitting):
         story.append(f"{len(able)} of them not down or drained")
     if len(able) < wanted.nodes:
         raise ProvisionError(
             f"{wanted.topology} needs {wanted.nodes} nodes; there are "
             f"{', '.join(story)}.",
-            hint=_hint(fitting, wanted),
+            hint=_hint(fitting, able, wanted),
         )
 
 
-def _hint(fitting: Sequence[Record], wanted: Wanted) -> str:
+def _hint(fitting: Sequence[Record], able: Sequence[Record], wanted: Wanted) -> str:
     if len(fitting) >= wanted.nodes:
-        out = ", ".join(n.get("NodeName", "?") for n in fitting if is_out(n))
+        out = ", ".join(n.get("NodeName", "?") for n in fitting if n not in able)
         return f"`sinfo -R` says why {out} cannot be used"
     return "see `sinfo -o '%P %D %f %G'`; correct the cluster file, or choose another"
 
 
-def is_out(node: Record) -> bool:
-    """Whether a node can start no job at present."""
-    words = re.split(r"[+*]", node.get("State", "").upper())
-    return node.get("State", "").endswith("*") or any(
-        word.startswith(OUT) for word in words
-    )
+def is_out(node: Record, *, reserved: bool = False) -> bool:
+    """Whether a node can start no job at present.
+
+    Args:
+        reserved: The job names a reservation, so maintenance may be its own.
+    """
+    state = node.get("State", "").upper()
+    words = re.split(r"[+*]", state)
+    silent = state.endswith("*") or SILENT in words
+    boots = any(word.startswith(POWER) for word in words)
+    out = OUT if reserved else (*OUT, MAINT)
+    return (silent and not boots) or any(word.startswith(out) for word in words)
 
 
 def features(node: Record) -> frozenset[str]:

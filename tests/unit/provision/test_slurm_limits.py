@@ -143,10 +143,22 @@ def test_gpus_of_a_node_are_counted(gres, name, count):
         ("ALLOCATED+DRAIN", True),
         ("IDLE+MAINT+RESERVED", True),
         ("IDLE+NOT_RESPONDING", True),
+        ("IDLE+CLOUD+POWERED_DOWN", False),
+        ("MIXED+CLOUD+NOT_RESPONDING+POWERING_UP", False),
+        ("DOWN+CLOUD+POWERED_DOWN", True),
+        ("IDLE+DRAIN+POWERED_DOWN", True),
     ],
 )
 def test_nodes_that_start_no_job_are_known(state, out):
     assert is_out({"State": state}) is out
+
+
+def test_nodes_in_maintenance_are_there_for_a_job_that_names_the_reservation():
+    given = nodes(7, State="IDLE+MAINT+RESERVED")
+
+    check(given, site={"reservation": "upgrade"})
+    with pytest.raises(ProvisionError, match="0 of them not down"):
+        check(given)
 
 
 def test_no_features_are_no_feature():
