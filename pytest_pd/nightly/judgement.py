@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     INVALID = "invalid"
     QUARANTINED = "quarantined"
     SILENT = "no verdict"
+    UNSTARTED = "not started"
     REFUSED = "over budget"
     CUT = "out of time"
     INTERRUPTED = "interrupted"
@@ -34,6 +35,7 @@ CODES = {
     Verdict.FAILED: 10,
     Verdict.INVALID: 20,
     Verdict.QUARANTINED: 30,
+    Verdict.UNSTARTED: 2,
     Verdict.SILENT: 31,
     Verdict.REFUSED: 32,
     Verdict.CUT: 33,
@@ -132,6 +134,11 @@ def judge_night(
         gate=_gate_lines(attempts),
         missing=missing,
     )
+
+
+def nothing_run(verdict: Verdict, why: str) -> Judgement:
+    """Return the judgement of a night that never called pytest."""
+    return Judgement(verdict, "", (), (), (), {}, notes=(why,))
 
 
 def _gate_lines(attempts: Sequence[Attempt]) -> tuple[str, ...]:

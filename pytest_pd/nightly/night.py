@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from pytest_pd.nightly.judgement import (
     Judgement,
     Verdict,
     judge_night,
+    nothing_run,
     to_retry,
 )
 from pytest_pd.nightly.launch import Listed, list_tests, run_tests
 from pytest_pd.nightly.summary import summary, webhook_body
 from pytest_pd.nightly.webhook import post
 from pytest_pd.provision.rundir import make_run_id, run_path
-from pytest_pd.report.redact import secrets_in
+from pytest_pd.report.redact import redact, secrets_in
 from pytest_pd.spec.quarantine import NOBODY, QuarantineSpec, read_quarantine
 
 OURS = ("--junitxml", "--junit-xml", "--pd-run-dir", "--run-dir", "--collect-only")
@@ -60,26 +61,72 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
         SpecError: arguments, quarantine or webhook are wrong; nothing was started.
     """
     check_words(wishes.words)
+    clear_junit(wishes.junit)
     now = datetime.now(UTC)
-    known = _quarantine(wishes.quarantine, now)
-    address = webhook_address(wishes.webhook, os.environ)
     folder = run_path(wishes.nights, make_run_id(), now).absolute()
     folder.mkdir(parents=True)
-    listed = list_tests(wishes.words, folder)
+    book = Book(wishes, folder, say)
+    try:
+        book.address = webhook_address(wishes.webhook, os.environ)
+        book.known = _quarantine(wishes.quarantine, now)
+        listed = list_tests(wishes.words, folder)
+    except SpecError as error:
+        why = redact(str(error), secrets_in(os.environ))
+        book.close(nothing_run(Verdict.UNSTARTED, why))
+        say(f"night: {Verdict.UNSTARTED}, {folder}")
+        raise
     expected = _expected(listed, wishes.nights)
     say(f"night: {expected}")
     if _is_too_long(expected, wishes.budget_s):
-        say(f"night: over the budget of {wishes.budget_s:g} s: nothing was started")
-        return CODES[Verdict.REFUSED]
+        why = f"over the budget of {wishes.budget_s:g} s: nothing was started"
+        return book.end(nothing_run(Verdict.REFUSED, f"{why}; {expected}"))
     attempts = _attempts(wishes, folder, listed, expected, say)
-    judgement = judge_night(attempts, known, listed.tests)
-    write_record(folder / RECORD, record_of(judgement, attempts, wishes.words))
-    text = summary(judgement, attempts, known)
-    (folder / "summary.md").write_text(text, encoding="utf-8")
-    for trouble in _tell(wishes, folder, judgement, address):
-        say(f"night: {trouble}")
-    say(f"\n{text}\nnight: {judgement.word}, exit code {judgement.exit_code}, {folder}")
-    return judgement.exit_code
+    return book.end(judge_night(attempts, book.known, listed.tests), attempts)
+
+
+@dataclass(slots=True)
+class Book:
+    """Where a night is written down, and who hears of it."""
+
+    wishes: Wishes
+    folder: Path
+    say: Callable[[str], None]
+    known: QuarantineSpec = NOBODY
+    address: str = ""
+
+    def close(self, judgement: Judgement, attempts: Sequence[Attempt] = ()) -> str:
+        """Write record, summary and JUnit, tell the webhook; return the summary."""
+        record = record_of(judgement, attempts, self.wishes.words)
+        write_record(self.folder / RECORD, record)
+        text = summary(judgement, attempts, self.known)
+        (self.folder / "summary.md").write_text(text, encoding="utf-8")
+        for trouble in _tell(
+            self.wishes, self.folder, judgement, attempts, self.address
+        ):
+            self.say(f"night: {trouble}")
+        return text
+
+    def end(self, judgement: Judgement, attempts: Sequence[Attempt] = ()) -> int:
+        """Close the night, say how it was and return its exit code."""
+        text, code = self.close(judgement, attempts), judgement.exit_code
+        self.say(f"\n{text}\nnight: {judgement.word}, exit code {code}, {self.folder}")
+        return code
+
+
+def clear_junit(path: Path | None) -> None:
+    """Remove the file of an earlier night, so that nobody takes it for this one's.
+
+    Raises:
+        SpecError: it cannot be removed, so it could not be written either.
+    """
+    try:
+        if path is not None:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"{str(path)!r} cannot be written: {error.strerror}.",
+            hint="--junit takes the name of a file",
+        ) from error
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -160,21 +207,36 @@ def _attempts(
 
 
 def _tell(
-    wishes: Wishes, folder: Path, judgement: Judgement, address: str
+    wishes: Wishes,
+    folder: Path,
+    judgement: Judgement,
+    attempts: Sequence[Attempt],
+    address: str,
 ) -> list[str]:
     """Merge JUnit and tell the webhook; return what went wrong there."""
     told = []
-    files = sorted(folder.glob("attempt-*/junit.xml"))
-    for target in (folder / "junit.xml", wishes.junit):
-        if target is None or not files:
-            continue
+    if attempts:
         from pytest_pd.report.junit import merge_junit
 
+        targets = filter(None, (folder / "junit.xml", wishes.junit))
         try:
-            merge_junit(files, target)
-        except PdError as error:
-            told.append(error.fact)
+            files = list(_junit_files(folder, attempts))
+            for target in targets:
+                merge_junit(files, target)
+        except (PdError, OSError) as error:
+            told.append(f"no JUnit file: {error}")
     if address:
         body = webhook_body(judgement, folder.name, (address, *secrets_in(os.environ)))
         told.append(post(address, body))
     return [line for line in told if line]
+
+
+def _junit_files(folder: Path, attempts: Sequence[Attempt]) -> Iterator[Path]:
+    """Yield a file an attempt; pytest writes its own at its end, if it comes there."""
+    from pytest_pd.report.junit import is_junit, write_outcomes
+
+    for number, attempt in enumerate(attempts, start=1):
+        path = folder / f"attempt-{number}" / "junit.xml"
+        if not is_junit(path):
+            write_outcomes(attempt.outcomes, path)
+        yield path

@@ -5,7 +5,9 @@ The only place that knows junitparser.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,26 @@ from junitparser import (
     JUnitXmlError,
     Properties,
     Property,
+    Skipped,
     TestCase,
     TestSuite,
 )
 
 from pytest_pd.errors import MeasurementError
+from pytest_pd.report.outcome import TestOutcome, settled
 
 FLAKY = "flaky"
 FIRST_FAILURE = "first_failure"
+PYTEST = "pytest"
+"""Name of the suite that pytest writes."""
+RESULTS = {
+    "failed": Failure,
+    "invalid": Failure,
+    "error": Error,
+    "blocked": Error,
+    "skipped": Skipped,
+}
+ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 Key = tuple[str, str, str]
 
 
@@ -81,6 +95,39 @@ def merge_junit(files: Sequence[Path], into: Path) -> Merged:
         skipped=sum(case.is_skipped for case in last.values()),
         flaky=tuple(f"{key[1]}::{key[2]}" for key in flaky),
     )
+
+
+def is_junit(path: Path) -> bool:
+    """Tell whether there is a whole file; a pytest that was killed leaves none."""
+    with suppress(MeasurementError):
+        return bool(_suites(path))
+    return False
+
+
+def write_outcomes(outcomes: Iterable[TestOutcome], into: Path) -> None:
+    """Write the cases that pytest would have written, with the reasons alone."""
+    suite = TestSuite(PYTEST)
+    for outcome in settled(outcomes):
+        suite.add_testcase(_case(outcome))
+    _write([suite], into)
+
+
+def _case(outcome: TestOutcome) -> TestCase:
+    # class and name are cut from the id as pytest does it: merged cases meet
+    address, bracket, params = outcome.nodeid.partition("[")
+    module, *names = address.split("::")
+    *path, name = [module.removesuffix(".py").replace("/", "."), *names]
+    case = TestCase(
+        _legal(name + bracket + params), _legal(".".join(path)), outcome.duration_s
+    )
+    if kind := RESULTS.get(outcome.verdict):
+        case.result = [kind(_legal(outcome.reason))]
+    return case
+
+
+def _legal(text: str) -> str:
+    """Return what XML can hold of a text."""
+    return ILLEGAL.sub("?", text)
 
 
 def _suites(file: Path) -> list[TestSuite]:

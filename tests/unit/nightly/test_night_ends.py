@@ -1,0 +1,112 @@
+"""However a night ends, it leaves what people read in the morning."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pytest_pd.errors import SpecError
+from pytest_pd.nightly import night as module
+from pytest_pd.nightly.judgement import Attempt
+from pytest_pd.nightly.launch import Listed
+from pytest_pd.nightly.night import Wishes, spend
+from pytest_pd.report.outcome import TestOutcome
+from tests.unit.nightly.test_night_budget import record
+
+JUNIT = (
+    '<testsuites><testsuite name="pytest"><testcase classname="s" name="b[topo:k2]"/>'
+    "</testsuite></testsuites>"
+)
+
+
+def told(name, verdict="passed", **fields):
+    return TestOutcome(name, "k2", verdict, "call", 1.0, **fields)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A place where nights are spent; pytest is replaced by what it leaves."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "list_tests", lambda *_: Listed(("a",), ("k2",)))
+    monkeypatch.setattr(module, "webhook_address", lambda *_: "http://hook")
+    posted = []
+    monkeypatch.setattr(module, "post", lambda _, body: posted.append(body) or "")
+    return posted
+
+
+def left(tmp_path):
+    """Return verdict and page of the newest night."""
+    folder = max(tmp_path.glob("nights/*"))
+    found = json.loads((folder / "nightly.json").read_text())
+    return found["verdict"], (folder / "summary.md").read_text()
+
+
+def test_a_refused_night_leaves_record_and_page_and_tells_the_webhook(site, tmp_path):
+    (tmp_path / "nights").mkdir()
+    record(tmp_path / "nights", "1")
+
+    assert spend(Wishes((), budget_s=0.01), print) == 32
+
+    verdict, page = left(tmp_path)
+    assert verdict == "over budget"
+    assert "over the budget of 0.01 s" in page
+    assert [body["exit_code"] for body in site] == [32]
+
+
+def test_tests_that_cannot_be_listed_leave_the_reason(site, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise SpecError("pytest cannot list the tests.", hint="try it without")
+
+    monkeypatch.setattr(module, "list_tests", refuse)
+
+    with pytest.raises(SpecError):
+        spend(Wishes(()), print)
+
+    verdict, page = left(tmp_path)
+    assert verdict == "not started"
+    assert "pytest cannot list the tests." in page
+    assert [body["exit_code"] for body in site] == [2]
+
+
+def test_a_night_that_does_not_run_leaves_no_junit_of_an_earlier_one(site, tmp_path):
+    (tmp_path / "nights").mkdir()
+    record(tmp_path / "nights", "1")
+    (tmp_path / "night.xml").write_text(JUNIT)
+
+    spend(Wishes((), budget_s=0.01, junit=tmp_path / "night.xml"), print)
+
+    assert not (tmp_path / "night.xml").exists()
+
+
+def test_a_junit_that_cannot_be_written_is_refused_at_the_start(site, tmp_path):
+    with pytest.raises(SpecError, match="cannot be written"):
+        spend(Wishes((), junit=tmp_path), print)
+
+
+def test_what_a_killed_pytest_told_is_in_the_merged_junit(site, tmp_path, monkeypatch):
+    lost = told("s.py::b[topo:k2]", "error", reason="node \x1b n3", layer="infra")
+    attempts = iter(
+        [
+            Attempt(-9, 1.0, (told("s.py::a[topo:k2]"), lost)),
+            Attempt(0, 1.0, (told("s.py::b[topo:k2]"),)),
+        ]
+    )
+
+    def run(_words, folder, *_, **__):
+        folder.mkdir()
+        made = next(attempts)
+        if not made.exit_code:
+            (folder / "junit.xml").write_text(JUNIT)
+        return made
+
+    listed = Listed(("s.py::a[topo:k2]", "s.py::b[topo:k2]"), ("k2",))
+    monkeypatch.setattr(module, "list_tests", lambda *_: listed)
+    monkeypatch.setattr(module, "run_tests", run)
+
+    assert spend(Wishes((), junit=tmp_path / "night.xml"), print) == 0
+
+    text = (tmp_path / "night.xml").read_text()
+    assert 'name="a[topo:k2]"' in text
+    assert text.count('name="b[topo:k2]"') == 1
+    assert "first_failure" in text
