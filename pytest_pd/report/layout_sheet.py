@@ -80,10 +80,16 @@ def filled_in(sheet: Sheet, points: Sequence[Point], wish: SheetWish) -> Sheet:
     """Return the sheet with the figures of all points.
 
     Raises:
-        SpecError: no such column or figure.
+        SpecError: no such column, figure or first row.
         MeasurementError: a point has no row, or two points have the same.
     """
     chosen = [(sheet.column(where), what) for where, what in wanted_cells(wish.cells)]
+    if wish.match:
+        _check_rows(sheet, points, wish)
+    elif wish.first_row < 1:
+        raise SpecError(
+            f"--first-row {wish.first_row} is no row.", hint="rows count from 1"
+        )
     taken: dict[int, Point] = {}
     for index, point in enumerate(points):
         here = [wish.first_row - 1 + index]
@@ -97,13 +103,23 @@ def filled_in(sheet: Sheet, points: Sequence[Point], wish: SheetWish) -> Sheet:
             taken[row] = point
             for column, what in chosen:
                 sheet = sheet.with_cell(row, column, figure_text(point, what))
-    if not taken:
-        fields = [_field(point, wish.match.rpartition("=")[2]) for point in points]
-        raise MeasurementError(
-            f"No row of the sheet matches {wish.match!r}: {', '.join(fields)}.",
-            hint="look at the values in that column",
-        )
     return sheet
+
+
+def _check_rows(sheet: Sheet, points: Sequence[Point], wish: SheetWish) -> None:
+    """Refuse points without a row.
+
+    A point that has no such field, as open loop has no ``concurrency``, needs none.
+    """
+    field = wish.match.rpartition("=")[2]
+    found = [(rows_for(sheet, point, wish), _field(point, field)) for point in points]
+    lost = [told for rows, told in found if told and not rows]
+    if lost or not any(told for _, told in found):
+        raise MeasurementError(
+            f"No row of the sheet matches {wish.match!r}: "
+            f"{', '.join(lost) or 'no point has that field'}.",
+            hint="look at the values in that column, or add the rows",
+        )
 
 
 def rows_for(sheet: Sheet, point: Point, wish: SheetWish) -> list[int]:
@@ -115,12 +131,15 @@ def rows_for(sheet: Sheet, point: Point, wish: SheetWish) -> list[int]:
             hint="write for example --match Concurrency=concurrency",
         )
     column, wanted = sheet.column(where), _field(point, field)
+    if not wanted:
+        return []
     return [
         row for row in range(len(sheet.rows)) if _same(sheet.value(row, column), wanted)
     ]
 
 
 def _field(point: Point, name: str) -> str:
+    """Return what a point is; empty where it has no such field."""
     known = {
         **identity(point.any, point.run_id),
         "workload": point.workload,
@@ -128,7 +147,7 @@ def _field(point: Point, name: str) -> str:
     }
     if name not in known:
         raise SpecError.unknown("field", name, known)
-    return str(known[name])
+    return "" if known[name] is None else str(known[name])
 
 
 def _same(cell: str, wanted: str) -> bool:

@@ -260,6 +260,7 @@ def test_bytes_that_are_no_utf8_stay(tmp_path):
         (("--cells", "A=ttft.p50", "--match", "Note=concurrency"), "No row"),
         (("--cells", "A=ttft.p50", "--match", "A=streams"), "'streams' is not known"),
         (("--cells", "A=ttft.p50", "--first-row", "5"), "Row 6"),
+        (("--cells", "A=ttft.p50", "--first-row", "0"), "rows count from 1"),
         (("--cells", "A=ttft.p50", "--match", "Name=hardware"), "No row"),
         ((), "--cells"),
     ],
@@ -270,6 +271,30 @@ def test_wrong_wishes_are_told_and_change_nothing(tmp_path, capsys, words, told)
     assert code == 2
     assert told in capsys.readouterr().err
     assert text == RAW
+
+
+def test_point_without_a_row_is_named_and_the_sheet_stays(tmp_path, capsys):
+    text = RAW.replace("old,4", "old,8")
+
+    code, after = fill(tmp_path, "--cells", "D=ttft.p50", *MATCH, text=text)
+
+    assert code == 2
+    assert "No row of the sheet matches 'Conc, streams=concurrency': 4." in (
+        capsys.readouterr().err
+    )
+    assert after == text
+
+
+def test_point_without_the_field_needs_no_row(tmp_path):
+    open_loop = {"concurrency": None, "arrivals": "poisson", "rate_per_s": 2.0}
+    given = [*entries(), entry("ttft", [0.5], point="rate:r2", load=open_loop)]
+    path = write_run(tmp_path / "r2", entries=given, verdict=passed(), plan=GPUS)
+    sheet = tmp_path / "s.csv"
+    sheet.write_text("streams,p50\n1,\n4,\n")
+    words = ["--layout", "sheet", "--sheet", str(sheet), "--cells", "B=ttft.p50:ms"]
+
+    assert main(["report", str(path), *words, "--match", "A=concurrency"]) == 0
+    assert sheet.read_text() == "streams,p50\n1,10\n4,40\n"
 
 
 def test_two_points_never_share_a_row(tmp_path, capsys):
