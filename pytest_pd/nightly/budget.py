@@ -22,11 +22,13 @@ class NightTimes:
         overhead_s: Wall time outside of tests: bringing up, taking down, reports.
         tests_s: Test id to seconds.
         topologies: How many topologies shared the overhead.
+        queued_s: Time in which machines were waited for; no part of the overhead.
     """
 
     overhead_s: float
     tests_s: Mapping[str, float]
     topologies: int
+    queued_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,21 @@ class Estimate:
     Attributes:
         total_s: Seconds; None when no earlier night knows any of the tests.
         unknown: How many tests no earlier night has run.
+        queued_s: Longest time in the queue of these nights, for the limit alone.
     """
 
     total_s: float | None
     unknown: int
     tests: int
     nights: int
+    queued_s: float = 0.0
 
     @property
     def limit_s(self) -> float | None:
         """Return the time after which a night without a budget is ended."""
-        return None if self.total_s is None else max(LEAST_S, MARGIN * self.total_s)
+        if self.total_s is None:
+            return None
+        return max(LEAST_S, MARGIN * (self.total_s + self.queued_s))
 
     def __str__(self) -> str:
         if self.total_s is None:
@@ -80,10 +86,13 @@ def estimate(
         return Estimate(None, unknown, len(tests), len(recent))
     each_s = max(night.overhead_s / max(1, night.topologies) for night in recent)
     total_s = sum(known) + unknown * median(known) + max(1, topologies) * each_s
-    return Estimate(total_s, unknown, len(tests), len(recent))
+    queued_s = max(night.queued_s for night in recent)
+    return Estimate(total_s, unknown, len(tests), len(recent), queued_s)
 
 
-def times_of(wall_s: float, outcomes: Iterable[tuple[str, str, float]]) -> NightTimes:
+def times_of(
+    wall_s: float, outcomes: Iterable[tuple[str, str, float]], queued_s: float = 0.0
+) -> NightTimes:
     """Return the times of a finished attempt.
 
     Args:
@@ -92,7 +101,8 @@ def times_of(wall_s: float, outcomes: Iterable[tuple[str, str, float]]) -> Night
     rows = list(outcomes)
     spent_s = sum(seconds for _, _, seconds in rows)
     return NightTimes(
-        overhead_s=max(0.0, wall_s - spent_s),
+        overhead_s=max(0.0, wall_s - queued_s - spent_s),
         tests_s={test: seconds for test, _, seconds in rows},
         topologies=len({topology for _, topology, _ in rows if topology}),
+        queued_s=queued_s,
     )

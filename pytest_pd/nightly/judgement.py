@@ -57,6 +57,7 @@ class Attempt:
         gate_lines: What the gate said: a line a figure, then its summary.
         run_dir: Where it kept the run.
         cut: True when the budget was over before pytest was.
+        queued_s: Seconds of these that topologies waited for their machines.
     """
 
     exit_code: int
@@ -67,6 +68,7 @@ class Attempt:
     gate_lines: tuple[str, ...] = ()
     run_dir: str = ""
     cut: bool = False
+    queued_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,19 @@ def to_retry(attempt: Attempt, expected: Sequence[str]) -> tuple[str, ...]:
     if attempt.exit_code < 0 and not attempt.cut:
         broken |= set(expected) - {o.nodeid for o in told}
     return tuple(nodeid for nodeid in expected if nodeid in broken)
+
+
+def tells_time(attempt: Attempt) -> bool:
+    """Tell whether an attempt shows how long its tests take.
+
+    Not where it was ended, or where topologies did not come up or were lost: then
+    most of the work was never done.
+    """
+    whole = not attempt.cut and attempt.exit_code in (0, 1) and not attempt.silent
+    return whole and not any(
+        o.verdict == "blocked" or (o.layer == "infra" and o.verdict in BAD)
+        for o in attempt.outcomes
+    )
 
 
 def flaky_of(attempts: Sequence[Attempt]) -> dict[str, str]:

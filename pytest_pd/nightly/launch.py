@@ -87,7 +87,18 @@ def run_tests(
         gate_lines=tuple(map(str, verdict.get("gate_lines", ()))),
         run_dir=str(run_dir),
         cut=cut,
+        queued_s=_queued_s(run_dir),
     )
+
+
+def _queued_s(run_dir: Path) -> float:
+    """Return how long the topologies of a run waited for machines, where it is known.
+
+    Added up: as a rule they come up one after the other.
+    """
+    manifests = map(_object, run_dir.glob("*/manifest.json"))
+    timings = [manifest.get("timings", {}) for manifest in manifests]
+    return sum(float(each.get("allocate", 0.0)) for each in timings)
 
 
 def _pytest(words: Sequence[str]) -> list[str]:

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pytest_pd.errors import PdError, SpecError
-from pytest_pd.nightly.book import RECORD, read_times, record_of, write_record
+from pytest_pd.nightly.book import (
+    RECORD,
+    newest_was_stopped,
+    read_times,
+    record_of,
+    write_record,
+)
 from pytest_pd.nightly.budget import Estimate, estimate
 from pytest_pd.nightly.judgement import (
     CODES,
@@ -77,10 +83,14 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
         raise
     expected = _expected(listed, wishes.nights)
     say(f"night: {expected}")
-    if _is_too_long(expected, wishes.budget_s):
+    stopped = newest_was_stopped(wishes.nights)
+    if stopped:
+        say("night: the newest night was cut or refused: its times stop no other")
+    elif _is_too_long(expected, wishes.budget_s):
         why = f"over the budget of {wishes.budget_s:g} s: nothing was started"
         return book.end(nothing_run(Verdict.REFUSED, f"{why}; {expected}"))
-    attempts = _attempts(wishes, folder, listed, expected, say)
+    limit_s = wishes.budget_s or (None if stopped else expected.limit_s)
+    attempts = _attempts(wishes, folder, listed, limit_s, say)
     return book.end(judge_night(attempts, book.known, listed.tests), attempts)
 
 
@@ -178,11 +188,14 @@ def _attempts(
     wishes: Wishes,
     folder: Path,
     listed: Listed,
-    expected: Estimate,
+    left_s: float | None,
     say: Callable[[str], None],
 ) -> list[Attempt]:
-    """Run all, then again what infrastructure broke, while there is time."""
-    left_s = wishes.budget_s or expected.limit_s
+    """Run all, then again what infrastructure broke, while there is time.
+
+    Args:
+        left_s: Seconds until all has to be over; None: as long as it takes.
+    """
     if left_s is not None:
         say(f"night: ends after {left_s:.0f} s at the latest")
     made: list[Attempt] = []

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pd.nightly.book import read_times, record_of, write_record
+from pytest_pd.nightly.book import (
+    newest_was_stopped,
+    read_times,
+    record_of,
+    write_record,
+)
 from pytest_pd.nightly.budget import LEAST_S, NightTimes, estimate, times_of
-from pytest_pd.nightly.judgement import Attempt, judge_night
+from pytest_pd.nightly.judgement import Attempt, Verdict, judge_night, nothing_run
 from pytest_pd.report.outcome import TestOutcome
 from pytest_pd.spec.quarantine import NOBODY
 
@@ -66,9 +71,12 @@ def test_tests_beside_each_other_leave_no_negative_overhead():
     assert times_of(10.0, [("a", "t", 9.0), ("b", "t", 9.0)]).overhead_s == 0
 
 
+def outcome(test="a", verdict="passed", layer=""):
+    return TestOutcome(test, "t", verdict, "call", 2.0, layer=layer)
+
+
 def record(tmp_path, name, **fields):
-    outcome = TestOutcome("a", "t", "passed", "call", 2.0)
-    given = {"exit_code": 0, "wall_s": 5.0, "outcomes": (outcome,), **fields}
+    given = {"exit_code": 0, "wall_s": 5.0, "outcomes": (outcome(),), **fields}
     made = [Attempt(**given)]
     folder = tmp_path / name
     folder.mkdir()
@@ -87,6 +95,56 @@ def test_nights_that_were_cut_tell_nothing(tmp_path):
     record(tmp_path, "2", exit_code=130)
 
     assert read_times(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"outcomes": (outcome(), outcome("b", "blocked", "provision"))},
+        {"outcomes": (outcome(), outcome("b", "error", "infra"))},
+        {"silent": ("t",)},
+    ],
+    ids=["blocked", "infra", "silent"],
+)
+def test_nights_without_some_topology_tell_nothing(tmp_path, fields):
+    record(tmp_path, "1", exit_code=1, **fields)
+
+    assert read_times(tmp_path) == []
+
+
+def test_a_test_that_stopped_on_the_way_counts_as_new(tmp_path):
+    record(tmp_path, "1", outcomes=(outcome(), outcome("b", "error", "client")))
+
+    assert read_times(tmp_path)[0].tests_s == {"a": 2.0}
+
+
+def test_time_in_the_queue_counts_for_the_limit_alone(tmp_path):
+    record(tmp_path, "1", wall_s=7505.0, queued_s=7500.0)
+
+    found = estimate(["a"], 1, read_times(tmp_path))
+
+    assert found.total_s == 5
+    assert found.limit_s == 1.5 * 7505
+
+
+def test_a_cut_night_stops_no_other_until_one_is_whole(tmp_path):
+    record(tmp_path, "1", cut=True)
+    assert newest_was_stopped(tmp_path)
+
+    record(tmp_path, "2")
+    assert not newest_was_stopped(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stopped"), [(Verdict.REFUSED, True), (Verdict.UNSTARTED, False)]
+)
+def test_a_refused_night_stops_no_other(tmp_path, verdict, stopped):
+    record(tmp_path, "1")
+    (tmp_path / "2").mkdir()
+    content = record_of(nothing_run(verdict, "why"), [], [])
+    write_record(tmp_path / "2" / "nightly.json", content)
+
+    assert newest_was_stopped(tmp_path) is stopped
 
 
 def test_a_damaged_record_is_left_out(tmp_path):

@@ -54,6 +54,24 @@ def test_a_refused_night_leaves_record_and_page_and_tells_the_webhook(site, tmp_
     assert [body["exit_code"] for body in site] == [32]
 
 
+def test_a_night_after_a_refused_one_is_begun(site, monkeypatch, tmp_path):
+    (tmp_path / "nights").mkdir()
+    record(tmp_path / "nights", "1")
+    limits = []
+
+    def run(_words, folder, *_, limit_s, **__):
+        limits.append(limit_s)
+        folder.mkdir()
+        return Attempt(0, 1.0, (told("a"),))
+
+    monkeypatch.setattr(module, "run_tests", run)
+
+    codes = [spend(Wishes((), budget_s=0.01), print) for _ in range(2)]
+
+    assert codes == [32, 0]
+    assert limits == [0.01]
+
+
 def test_tests_that_cannot_be_listed_leave_the_reason(site, tmp_path, monkeypatch):
     def refuse(*_):
         raise SpecError("pytest cannot list the tests.", hint="try it without")
