@@ -30,10 +30,14 @@ from pytest_pd.spec.site_ssh import SshSite
 
 RELAY_S = 60.0
 LAUNCH = (
-    'request=$(cat); printf %s "$request" | '
+    'rm -f {old}; request=$(cat); printf %s "$request" | '
     "env {mark} setsid {python} >/dev/null 2>&1 &"
 )
-"""The request goes through pipes only: no file there ever holds a secret."""
+"""The request goes through pipes only: no file there ever holds a secret.
+
+Records of an earlier start of the service would else be mirrored once more when a
+connection is opened again.
+"""
 T = TypeVar("T")
 
 
@@ -177,12 +181,14 @@ class SshAllocation:
         request["log"] = f"{host.remote}/{service.log}"
         request["state"] = f"{host.remote}/state"
         request["lease"] = f"{host.remote}/lease"
-        for old in (self._run.started(service.name), self._run.ended(service.name)):
-            old.unlink(missing_ok=True)
+        old = (self._run.started(service.name), self._run.ended(service.name))
+        for record in old:
+            record.unlink(missing_ok=True)
         host.gone.discard(service.name)
         for path, text in service.files.items():
             host.write(f"{self._remote}/{path}", text)
         command = LAUNCH.format(
+            old=shlex.join(f"{host.remote}/state/{record.name}" for record in old),
             mark=shlex.quote(f"{launcher.MARK}={request['mark']}"),
             python=host.python("launcher.py"),
         )

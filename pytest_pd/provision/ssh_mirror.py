@@ -3,7 +3,8 @@
 A program of its own for a machine that may have another Python (3.6 and later):
 ``python3 -S -E ssh_mirror.py RUN_DIR``. Every line is one JSON object:
 
-    {"file": relative path, "offset": n, "data": base64}    bytes of a log or record
+    {"file": relative path, "offset": n, "data": base64}    bytes of a log
+    {"file": relative path, "offset": 0, "data": base64}    a record, always whole
     {"gone": service}                                       its launcher has ended
     {"beat": n}                                             nothing new, still here
 
@@ -19,7 +20,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 LOOK_S = 0.2
 BEAT_EVERY = 5
@@ -33,20 +34,22 @@ class Mirror:
         self.root = root
         self.start_time = start_time
         self.sent = {}  # type: Dict[str, int]
-        self.gone = []  # type: List[str]
+        self.seen = {}  # type: Dict[str, Tuple[int, int, int]]
+        self.gone = []  # type: List[Tuple[str, int, int]]
 
     def look(self) -> Iterator[Dict[str, Any]]:
         """Yield what is new, records last."""
         # A launcher writes its last record before it ends: judge first, then list.
-        over = [path for path in self.records() if self.is_over(path)]
+        over = [end for end in map(self.ended, self.records()) if end]
         records = self.records()
-        for path in (*self.logs(), *records):
+        for path in self.logs():
             yield from self.news(path)
-        for path in over:
-            name = os.path.basename(path)[: -len(".started.json")]
-            if name not in self.gone:
-                self.gone.append(name)
-                yield {"gone": name}
+        for path in records:
+            yield from self.record(path)
+        for end in over:
+            if end not in self.gone:
+                self.gone.append(end)
+                yield {"gone": end[0]}
 
     def records(self) -> List[str]:
         """Return every file of ``state/``."""
@@ -59,17 +62,38 @@ class Mirror:
             found += [os.path.join(folder, name) for name in names]
         return found
 
-    def is_over(self, path: str) -> bool:
-        """Whether a record tells of a launcher that does not live any more."""
+    def ended(self, path: str) -> "Optional[Tuple[str, int, int]]":
+        """Return service, pid and start time of a launcher that does not live.
+
+        The service's name alone does not do: it may be started once more.
+        """
         if not path.endswith(".started.json"):
-            return False
+            return None
         try:
             with open(path) as file:
                 record = json.load(file)
         except (OSError, ValueError):
-            return False
-        lives = self.start_time(record["launcher_pid"])
-        return lives is None or lives != record["launcher_start_time"]
+            return None
+        pid, start = record["launcher_pid"], record["launcher_start_time"]
+        if self.start_time(pid) == start:
+            return None
+        return os.path.basename(path)[: -len(".started.json")], pid, start
+
+    def record(self, path: str) -> Iterator[Dict[str, Any]]:
+        """Yield a record whole if it is another file than the one that was sent."""
+        name = os.path.relpath(path, self.root)
+        try:
+            with open(path, "rb") as file:
+                found = os.fstat(file.fileno())
+                what = found.st_mtime_ns, found.st_size, found.st_ino
+                if self.seen.get(name) == what:
+                    return
+                data = file.read()
+        except OSError:
+            return
+        self.seen[name] = what
+        text = base64.b64encode(data).decode("ascii")
+        yield {"file": name, "offset": 0, "data": text}
 
     def news(self, path: str) -> Iterator[Dict[str, Any]]:
         """Yield what was added to a file; all of it again if it was cut short."""

@@ -133,6 +133,31 @@ def test_a_broken_connection_is_not_a_dead_service(hosts, tmp_path, monkeypatch)
     assert list(marked_with(allocation.mark)) == []
 
 
+def test_a_service_that_is_started_anew_is_known_and_dies_again(
+    hosts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ssh_host, "SILENT_S", 2.0)
+    with allocated(cluster(hosts, tmp_path, ttl_s=600.0), tmp_path) as allocation:
+        pids = set()
+        for _ in range(2):
+            process = allocation.start(python("one", SLEEPER))
+            wait_until(lambda p=process: p.identity()["pid"], "its record")
+            assert process.exit_code() is None
+            pids.add(process.identity()["pid"])
+            process.kill(9)
+            wait_until(lambda p=process: p.exit_code() == -9, "its death")
+            process.stop(grace_s=0.0)
+        last = allocation.start(python("one", SLEEPER))
+        wait_until(lambda: last.identity()["pid"], "its record")
+        hosts.kill(0)
+        wait_until(allocation.silent, "silence")
+        hosts.start_daemon(0, hosts.addresses[:1])
+        wait_until(lambda: not allocation.silent(), "the host again")
+
+        assert len({*pids, last.identity()["pid"]}) == 3
+        assert last.exit_code() is None
+
+
 def test_a_host_that_stays_away_ends_its_services_by_their_lease(hosts, tmp_path):
     place, run_id = cluster(hosts, tmp_path, ttl_s=3.0), make_run_id()
     seen = []

@@ -79,6 +79,37 @@ def test_a_launcher_that_lives_is_not_gone(root):
     assert [item for item in items if "gone" in item] == []
 
 
+def started(root, **fields):
+    """Replace the record of a start in one step, as the launcher does."""
+    partial = root / "state" / "a.partial"
+    partial.write_text(json.dumps({**STARTED, **fields}))
+    partial.replace(root / "state" / "a.started.json")
+
+
+@pytest.mark.parametrize("pid", [8, 1_000_000])
+def test_a_record_that_was_replaced_is_sent_whole(root, pid):
+    mirror = Mirror(str(root), lambda pid: 99)
+    started(root)
+    sent(mirror)
+    started(root, launcher_pid=pid)
+
+    (item,) = sent(mirror)
+
+    assert item["offset"] == 0
+    assert json.loads(base64.b64decode(item["data"]))["launcher_pid"] == pid
+    assert sent(mirror) == []
+
+
+def test_a_service_that_was_started_anew_is_gone_a_second_time(root):
+    mirror = Mirror(str(root), lambda pid: None)
+    started(root)
+    assert sent(mirror)[-1] == {"gone": "a"}
+    started(root, launcher_start_time=101)
+
+    assert sent(mirror)[-1] == {"gone": "a"}
+    assert sent(mirror) == []
+
+
 def test_the_end_comes_after_log_and_record(root):
     (root / "logs" / "a.log").write_text("last words")
     (root / "state" / "a.started.json").write_text(json.dumps(STARTED))
