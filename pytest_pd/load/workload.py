@@ -65,14 +65,31 @@ def sweep(spec: WorkloadSpec, level: str = "full") -> Iterator[SweepPoint]:
                 yield replace(point, label=f"{point.label}-{number}")
 
 
-def _all_points(spec: WorkloadSpec) -> Iterator[SweepPoint]:
-    common = LoadPoint(
+def _common(spec: WorkloadSpec) -> LoadPoint:
+    return LoadPoint(
         duration_s=spec.duration_s,
         ramp_s=spec.ramp_s,
         seed=spec.seed,
         timeout_s=spec.timeout_s,
         max_lateness_share=spec.max_lateness_share,
     )
+
+
+def at_rate(spec: WorkloadSpec, rate_per_s: float) -> LoadPoint:
+    """Return the open loop of `spec` at a rate, of its own or another."""
+    return replace(
+        _common(spec),
+        concurrency=None,
+        arrivals=Arrivals(spec.arrivals),
+        rate_per_s=rate_per_s,
+        burstiness=spec.burstiness,
+        requests=spec.requests,
+        warmup=spec.warmup_per_concurrency,
+    )
+
+
+def _all_points(spec: WorkloadSpec) -> Iterator[SweepPoint]:
+    common = _common(spec)
     if spec.kind == "trace":
         load = replace(common, concurrency=None, arrivals=Arrivals.TRACE)
         yield SweepPoint("trace", "quick", load)
@@ -85,16 +102,7 @@ def _all_points(spec: WorkloadSpec) -> Iterator[SweepPoint]:
         load = replace(common, concurrency=c.value, requests=requests, warmup=warmup)
         yield SweepPoint(f"c{c.value}", c.level, load)
     for rate in spec.rate_per_s:
-        load = replace(
-            common,
-            concurrency=None,
-            arrivals=Arrivals(spec.arrivals),
-            rate_per_s=rate.value,
-            burstiness=spec.burstiness,
-            requests=spec.requests,
-            warmup=spec.warmup_per_concurrency,
-        )
-        yield SweepPoint(f"r{rate.value:g}", rate.level, load)
+        yield SweepPoint(f"r{rate.value:g}", rate.level, at_rate(spec, rate.value))
 
 
 def target_for(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.result import LoadResult, RequestTrace
 from pytest_pd.measure.latency import e2e_s, has_tpot, itl_s, tpot_s, ttft_s
+from pytest_pd.measure.measurement import Json, Measurement
+from pytest_pd.measure.provenance import describe
 from pytest_pd.spec.slo import SloSpec
+from pytest_pd.spec.workload import WorkloadSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,41 @@ def goodput(result: LoadResult, slo: SloSpec) -> Goodput:
     return Goodput(good, len(traces), (last - first) / 1e9, misses)
 
 
+def slo_of(*given: SloSpec | None) -> SloSpec | None:
+    """Return the first of `given` that has a limit."""
+    return next((slo for slo in given if slo is not None and not slo.is_empty), None)
+
+
+def goodput_measurements(result: LoadResult, slo: SloSpec) -> list[Measurement]:
+    """Return the time per request that met `slo`; nothing where none did.
+
+    Raises:
+        MeasurementError: nothing was sent, or there is no limit to meet.
+    """
+    found = goodput(result, slo)
+    if not found.good:
+        return []
+    extra: dict[str, Json] = {
+        **describe(result),
+        "goodput_requests_per_s": found.requests_per_s,
+        "goodput_share": found.share,
+        "slo": slo.model_dump(),
+        "misses": dict(found.misses),
+    }
+    time_s = 1 / found.requests_per_s
+    return [Measurement("goodput_time", (time_s,), unit="s/request", extra=extra)]
+
+
+def searched(named: Iterable[WorkloadSpec]) -> WorkloadSpec | None:
+    """Return the workload whose prompts a search for goodput sends.
+
+    The first of an open loop, else the first with an SLO, else the first. Traces and
+    conversations keep to their own times, and are left out.
+    """
+    fit = [workload for workload in named if workload.kind == "synthetic"]
+    return min(fit, key=lambda w: (not w.rate_per_s, w.slo is None), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One rate that was tried.
@@ -105,10 +142,14 @@ def highest_rate(
     *,
     low_per_s: float,
     high_per_s: float,
+    step: float = 4.0,
     tolerance: float = 0.1,
     max_trials: int = 12,
 ) -> tuple[float | None, list[Trial]]:
-    """Search the highest rate that meets the goal, by bisection of its logarithm.
+    """Search the highest rate that meets the goal.
+
+    It climbs by `step` to the first rate that misses, for a rate far above it keeps a
+    server busy long after the trial; then it bisects the logarithm of the rate.
 
     Args:
         try_rate: Runs one rate.
@@ -117,20 +158,27 @@ def highest_rate(
 
     Returns:
         The highest good rate, None if even the lowest is not good; and every
-        trial, in order.
+        trial, in order. Where all of them are good the rate is a lower bound.
     """
-    trials = [try_rate(low_per_s)]
-    if not trials[0].is_good:
-        return None, trials
-    trials.append(try_rate(high_per_s))
-    if trials[1].is_good:
-        return high_per_s, trials
-    low, high = low_per_s, high_per_s
-    while high / low > 1 + tolerance and len(trials) < max_trials:
-        middle = float(np.sqrt(low * high))
-        trials.append(try_rate(middle))
-        if trials[-1].is_good:
-            low = middle
-        else:
-            high = middle
+    trials: list[Trial] = []
+    low, high, rate = None, None, low_per_s
+    while len(trials) < max_trials:
+        trials.append(trial := try_rate(rate))
+        low, high = (rate, high) if trial.is_good else (low, rate)
+        if low is None or (high is None and low >= high_per_s):
+            break
+        if high is not None and high / low <= 1 + tolerance:
+            break
+        rate = min(low * step, high_per_s) if high is None else math.sqrt(low * high)
     return low, trials
+
+
+def search_figures(trials: Sequence[Trial]) -> dict[str, Json]:
+    """Return what a search says beside its result, and whether that is a bound."""
+    is_bound = all(trial.is_good for trial in trials)
+    told = "no rate that was tried misses the SLO: the goodput is at least this"
+    return {
+        "is_bound": is_bound,
+        **({"bound": told} if is_bound else {}),
+        "trials": [{"rate_per_s": t.rate_per_s, "share": t.share} for t in trials],
+    }

@@ -18,7 +18,7 @@ Calibrate = Callable[[Rhythm, bool], Calibration]
 def measure_point(
     run: Run,
     make_prompts: Callable[[], Sequence[Prompt]],
-    calibrate: Calibrate,
+    calibrate: Calibrate | None,
     *,
     error_share: float = ERROR_SHARE,
     max_attempts: int = 2,
@@ -28,6 +28,9 @@ def measure_point(
     A run that does not hold is done once more, with a fresh calibration and prompts
     of its own: a neighbour's burst of load passes, a host that is too slow does not.
     A run without a success is not repeated: that is the server's answer.
+
+    Args:
+        calibrate: None leaves the calibration out, for a step of a search.
     """
     attempt = 0
     while True:
@@ -35,8 +38,9 @@ def measure_point(
         result = run(make_prompts())
         if not result.counts().get("ok"):
             return result
-        calibration = calibrate(Rhythm.of(result), attempt == 1)
-        result = calibrated(result, calibration, error_share=error_share)
+        if calibrate is not None:
+            calibration = calibrate(Rhythm.of(result), attempt == 1)
+            result = calibrated(result, calibration, error_share=error_share)
         if result.is_valid or attempt == max_attempts:
             instrument = replace(result.instrument, attempts=attempt)
             return replace(result, instrument=instrument)

@@ -8,7 +8,8 @@ from pytest_pd.errors import MeasurementError
 from pytest_pd.report.read import Entry, RunRecord
 
 HINT = "add --force to compare all the same; the result then says so"
-LOAD = ("concurrency", "rate_per_s", "arrivals", "burstiness", "endpoint")
+LOAD = ("concurrency", "rate_per_s", "arrivals", "burstiness")
+BESIDE = ("endpoint", "slo")
 LENGTHS = ("input_tokens_mean", "output_tokens_mean")
 LENGTH_SLACK = 0.02
 """Share by which mean lengths of the same workload may differ."""
@@ -61,7 +62,7 @@ def check_same_load(name: str, old: Sequence[Entry], new: Sequence[Entry]) -> No
         MeasurementError: with both loads.
     """
     one, other = old[-1], new[-1]
-    for key in LOAD:
+    for key in (*LOAD, *BESIDE):
         values = [_told(entry, key) for entry in (one, other)]
         if values[0] != values[1] and None not in values:
             raise _other_load(name, key, *values)
@@ -74,7 +75,7 @@ def check_same_load(name: str, old: Sequence[Entry], new: Sequence[Entry]) -> No
 
 
 def _told(entry: Entry, key: str) -> object:
-    return entry.info.get(key) if key == "endpoint" else entry.load.get(key)
+    return entry.load.get(key) if key in LOAD else entry.info.get(key)
 
 
 def _other_load(name: str, key: str, old: object, new: object) -> MeasurementError:

@@ -173,7 +173,8 @@ def _other_figures(entries: Sequence[Entry]) -> str:
     rows = [
         (
             entry.fullname.removeprefix("pd::"),
-            f"{entry.statistics()['p50']:.4g} {entry.unit}",
+            f"{entry.statistics()['p50']:.4g} {entry.unit}"
+            f"{' or less' if entry.info.get('is_bound') else ''}",
             len(entry.samples),
             "yes" if entry.is_valid else Html('<b class="invalid">no</b>'),
         )

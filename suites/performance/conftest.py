@@ -7,7 +7,10 @@ from collections.abc import Iterable
 import pytest
 
 from pytest_pd.load.workload import SweepPoint, read_workload, sweep
+from pytest_pd.measure.goodput import searched, slo_of
 from pytest_pd.plugin.session import SESSION
+from pytest_pd.spec.slo import SloSpec
+from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.workload import WorkloadSpec
 
 SMALL = (
@@ -19,14 +22,15 @@ SMALL = (
 )
 """Workloads of topologies that name none and run on CPU."""
 LARGE = ("sweep_1_128", "kv_bandwidth")
+TOY = "local_open_loop"
+"""Searched for goodput on CPU where a topology has no open loop of its own."""
 
 
 def workloads_of(config: pytest.Config, topology_id: str) -> dict[str, WorkloadSpec]:
     """Return the workloads of one selected topology by name."""
     choice = config.stash[SESSION].choice
-    spec, plan = choice.specs[topology_id], choice.plans[topology_id]
-    is_small = plan.rehearsal or plan.hardware == "cpu"
-    named: Iterable[str | WorkloadSpec] = spec.workloads or (
+    is_small = runs_on_cpu(config, topology_id)
+    named: Iterable[str | WorkloadSpec] = choice.specs[topology_id].workloads or (
         SMALL if is_small else LARGE
     )
     found = [
@@ -34,6 +38,12 @@ def workloads_of(config: pytest.Config, topology_id: str) -> dict[str, WorkloadS
         for word in named
     ]
     return {workload.name: workload for workload in found}
+
+
+def runs_on_cpu(config: pytest.Config, topology_id: str) -> bool:
+    """Whether a topology is a laptop's: engines that play hardware run on CPUs."""
+    plan = config.stash[SESSION].choice.plans[topology_id]
+    return plan.rehearsal or plan.hardware == "cpu"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -85,3 +95,24 @@ def case(
     params = request.node.callspec.params
     workload = workloads_of(request.config, params["topology"])[name]
     return workload, next(p for p in sweep(workload) if p.label == label)
+
+
+@pytest.fixture
+def goodput_case(
+    request: pytest.FixtureRequest, topology: TopologySpec
+) -> tuple[WorkloadSpec, SloSpec]:
+    """Whose prompts a search for goodput sends, and what a user is promised."""
+    topology_id = request.node.callspec.params["topology"]
+    workload = searched(workloads_of(request.config, topology_id).values())
+    is_small = runs_on_cpu(request.config, topology_id)
+    if is_small and not (workload and workload.rate_per_s):
+        workload = read_workload(TOY)
+    if workload is None:
+        pytest.skip("this topology's workloads are traces and conversations only")
+    slo = slo_of(topology.slo, workload.slo)
+    if slo is None:
+        pytest.skip(
+            f"nobody says what is good enough: set slo: in the topology or in "
+            f"workload {workload.name}"
+        )
+    return workload, slo

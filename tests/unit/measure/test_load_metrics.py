@@ -15,7 +15,15 @@ from pytest_pd.load.calibrate import Calibration, Rhythm, Spread
 from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.target import Target
-from pytest_pd.measure.goodput import Trial, goodput, highest_rate
+from pytest_pd.measure.goodput import (
+    Trial,
+    goodput,
+    goodput_measurements,
+    highest_rate,
+    search_figures,
+    searched,
+    slo_of,
+)
 from pytest_pd.measure.instrument import calibrated
 from pytest_pd.measure.latency import (
     itl_s,
@@ -29,6 +37,7 @@ from pytest_pd.measure.percentile import percentile, summary, thinned, with_fail
 from pytest_pd.measure.trial import measure_point
 from pytest_pd.measure.window import steady_window
 from pytest_pd.spec.slo import SloSpec
+from pytest_pd.spec.workload import WorkloadSpec
 
 
 def result_of(*requests, concurrency=1, **point):
@@ -340,6 +349,32 @@ def test_search_finds_the_highest_good_rate(limit):
     assert len(trials) < 12
 
 
+def test_search_never_tries_a_rate_far_above_what_is_good():
+    """A server that got a hundred times its load is busy long after the trial."""
+    _, trials = highest_rate(
+        lambda rate: Trial(rate, rate <= 3, 1.0), low_per_s=1.0, high_per_s=1000.0
+    )
+
+    assert max(trial.rate_per_s for trial in trials) <= 4 * 3
+
+
+def test_search_that_never_misses_has_found_a_bound():
+    best, trials = highest_rate(
+        lambda rate: Trial(rate, True, 1.0), low_per_s=1.0, high_per_s=100.0
+    )
+
+    assert best == 100.0
+    assert search_figures(trials)["is_bound"]
+    assert "at least this" in search_figures(trials)["bound"]
+
+
+def test_search_that_has_missed_is_no_bound():
+    missed = [Trial(1.0, True, 1.0), Trial(4.0, False, 0.5)]
+
+    assert not search_figures(missed)["is_bound"]
+    assert "bound" not in search_figures(missed)
+
+
 def test_search_that_fails_at_once_says_so():
     best, trials = highest_rate(
         lambda rate: Trial(rate, False, 0.0), low_per_s=1.0, high_per_s=10.0
@@ -347,6 +382,50 @@ def test_search_that_fails_at_once_says_so():
 
     assert best is None
     assert len(trials) == 1
+
+
+def workload(name, **fields):
+    return WorkloadSpec(
+        **{"name": name, "input_tokens": 9, "concurrency": [1], "requests": 4, **fields}
+    )
+
+
+def test_open_loop_of_a_topology_is_searched():
+    named = [
+        workload("closed", slo={"ttft_ms": 1}),
+        workload("open", rate_per_s=[2]),
+    ]
+
+    assert searched(named).name == "open"
+
+
+def test_workload_with_an_slo_is_searched_where_no_loop_is_open():
+    named = [workload("plain"), workload("promised", slo={"ttft_ms": 1})]
+
+    assert searched(named).name == "promised"
+
+
+def test_conversations_are_not_searched():
+    assert searched([workload("talk", kind="multi_turn", turns=2)]) is None
+
+
+def test_first_slo_with_a_limit_holds():
+    assert slo_of(None, SloSpec(), SloSpec(ttft_ms=7)) == SloSpec(ttft_ms=7)
+    assert slo_of(None, SloSpec()) is None
+
+
+def test_goodput_is_stored_as_time_per_good_request():
+    result = result_of(request(0.0, (0.1, 0.2)), request(1.0, (0.9, 1.0)))
+
+    (found,) = goodput_measurements(result, SloSpec(ttft_ms=500))
+
+    assert found.samples == pytest.approx((2.0,))
+    assert found.extra["goodput_share"] == 0.5
+    assert found.extra["slo"]["ttft_ms"] == 500
+
+
+def test_goodput_of_nothing_has_no_time():
+    assert goodput_measurements(result_of(request()), SloSpec(ttft_ms=1)) == []
 
 
 # -- calibration beside the result ------------------------------------------------
@@ -428,6 +507,18 @@ def test_run_that_never_holds_is_invalid_after_two():
     )
 
     assert not result.is_valid
+    assert result.instrument.attempts == 2
+
+
+def test_step_of_a_search_that_does_not_hold_is_done_once_more():
+    """A client that was late says nothing about the server."""
+    answers = [result_of(request(), concurrency=2), result_of(request())]
+    runs = iter(answers)
+
+    result = measure_point(lambda _: next(runs), list, None)
+
+    assert not answers[0].is_valid
+    assert result.is_valid
     assert result.instrument.attempts == 2
 
 

@@ -147,11 +147,12 @@ def test_command_refuses_in_one_message(words, message, capsys):
         ({"endpoint": "/v1/chat/completions"}, "another load: endpoint"),
         ({"input_tokens_mean": 60.0}, "another load: input_tokens_mean 48.0"),
         ({"load": {"concurrency": 1, "arrivals": "poisson"}}, "arrivals closed"),
+        ({"slo": {"ttft_ms": 2000}}, "another load: slo {'ttft_ms': 500}"),
     ],
 )
 def test_other_hardware_and_other_loads_are_refused(tmp_path, change, told):
     given = {"hardware": "h100", "endpoint": "/v1/completions"}
-    given["input_tokens_mean"] = 48.0
+    given |= {"input_tokens_mean": 48.0, "slo": {"ttft_ms": 500}}
     old = make(tmp_path / "a", **given)
     new = make(tmp_path / "b", **{**given, **change})
 

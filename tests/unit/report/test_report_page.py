@@ -141,6 +141,15 @@ def test_what_does_not_hold_is_in_the_table_and_in_no_plot(tmp_path):
     assert "9.00 s" in make_page([run], tmp_path)
 
 
+def test_a_bound_is_told_as_one(tmp_path):
+    given = {"load": {}, "point": "", "unit": "s/request"}
+    figures = [entry("goodput_time", [0.004], is_bound=True, **given)]
+
+    page = page_of(tmp_path, entries=figures, verdict=passed())
+
+    assert "0.004 s/request or less" in page
+
+
 def test_two_runs_share_one_pareto(tmp_path):
     runs = [
         read_run(write_run(tmp_path / name, entries=sweep_entries(), verdict=passed()))
