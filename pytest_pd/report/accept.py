@@ -37,25 +37,28 @@ def accept(
     Args:
         gate: Only its metrics, at its statistics; else all that hold.
         told: ``accepted``, ``by`` and ``reason`` of the new entries.
-        add: Add the runs to those accepted before, instead of replacing them.
+        add: Add the runs to those accepted before, instead of replacing them; each
+            run counts once.
 
     Raises:
-        MeasurementError: no figure of the runs holds.
+        MeasurementError: no figure of the runs holds, or all are accepted already.
     """
+    kept = {spec.key: spec for spec in known.baselines}
     found: dict[tuple[str, ...], BaselineSpec] = {}
-    for run in runs:
+    for run in {run.run_id: run for run in runs}.values():
         for entry in run.entries:
             for statistic in _statistics(entry, gate):
                 name = entry.fullname.removeprefix("pd::")
                 spec = _empty(entry)
+                if add and spec.key in kept and run.run_id in kept[spec.key].runs:
+                    continue
                 spec = found.setdefault(spec.key, spec)
                 found[spec.key] = with_figure(spec, run, name, statistic, entry)
     if not found:
         raise MeasurementError(
-            "The runs have no figure that holds.",
+            f"The runs have no figure that holds{' and is not accepted' * add}.",
             hint="look at 'holds' in their reports",
         )
-    kept = {spec.key: spec for spec in known.baselines}
     for key, spec in found.items():
         merged = joined(kept[key], spec) if add and key in kept else spec
         kept[key] = merged.model_copy(update=dict(told))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,33 @@ def test_runs_add_up_where_that_is_asked(tmp_path):
     (spec,) = specs(tmp_path)
     assert spec.runs == ("a1", "a2", "a3")
     assert all(len(f["p50"].values) == 3 for f in spec.figures.values())
+
+
+def test_run_that_is_added_again_counts_once(tmp_path, capsys):
+    first = make(tmp_path / "a1")
+    accept(tmp_path, first)
+    accept(tmp_path, first, make(tmp_path / "a2"), "--add")
+    before = (tmp_path / "base.yaml").read_bytes()
+    capsys.readouterr()
+
+    assert accept(tmp_path, first, "--add") == 2
+
+    assert "no figure that holds and is not accepted" in capsys.readouterr().err
+    assert (tmp_path / "base.yaml").read_bytes() == before
+    (spec,) = specs(tmp_path)
+    assert spec.runs == ("a1", "a2")
+    assert all(len(f["p50"].values) == 2 for f in spec.figures.values())
+
+
+def test_run_that_is_named_twice_counts_once(tmp_path):
+    run = make(tmp_path / "a1")
+    copy = tmp_path / "elsewhere" / "a1"
+    shutil.copytree(run, copy)
+
+    accept(tmp_path, run, copy)
+
+    (spec,) = specs(tmp_path)
+    assert all(len(f["p50"].values) == 1 for f in spec.figures.values())
 
 
 def test_accepting_the_same_again_changes_only_who_and_when(tmp_path):
