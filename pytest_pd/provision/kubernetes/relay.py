@@ -13,6 +13,7 @@ does.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -86,7 +87,8 @@ class Relay:
 
 
 def main() -> None:
-    """Relay what standard input names."""
+    """Relay what standard input names; asked to end, it leaves the cluster alone."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     request = json.loads(sys.stdin.readline())
     client = KubeClient(KubernetesSite.model_validate(request["site"]))
     try:

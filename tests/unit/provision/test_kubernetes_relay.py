@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pytest_pd.errors import InfrastructureLost
 from pytest_pd.provision.kubernetes.client import ApiError
+from pytest_pd.provision.kubernetes.helper import RELAY, Helper
 from pytest_pd.provision.kubernetes.relay import Relay
 
 
@@ -77,3 +80,46 @@ def test_a_lease_that_is_over_before_anything_was_made_ends_all_the_same(tmp_pat
     made.run()
 
     assert "/api/v1/namespaces/own" in cluster.deleted
+
+
+KUBECTL = """\
+#!{python}
+import http.server, socketserver, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{{}}")
+    do_PATCH = do_GET
+    address_string = log_message = lambda *_: ""
+path = sys.argv[-1].partition("=")[2]
+socketserver.ThreadingUnixStreamServer(path, Answer).serve_forever()
+"""
+
+
+def test_a_helper_that_is_told_to_end_leaves_no_folder(tmp_path, monkeypatch):
+    kubectl, lease = tmp_path / "kubectl", tmp_path / "lease"
+    kubectl.write_text(KUBECTL.format(python=sys.executable))
+    kubectl.chmod(0o755)
+    lease.write_text("1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    helper = Helper(
+        RELAY,
+        {
+            "site": {"kubectl": str(kubectl)},
+            "namespace": "ns",
+            "name": "toy",
+            "ours": "",
+            "lease": str(lease),
+            "ttl_s": 60,
+        },
+        tmp_path / "log",
+    )
+    helper.start()
+    assert list(tmp_path.glob("pytest-pd-kube-*"))
+
+    helper.end()
+
+    assert not list(tmp_path.glob("pytest-pd-kube-*"))
+    assert (tmp_path / "log").read_text() == ""
