@@ -83,7 +83,10 @@ def complete(line: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; user errors are exit code 2."""
+    """Run one command and return its exit code; user errors are exit code 2.
+
+    So is a named file that is missing, closed to us, or on a full disk.
+    """
     if "_ARGCOMPLETE" in os.environ:
         complete(os.environ.get("COMP_LINE", ""))
     words = list(sys.argv[1:] if argv is None else argv)
@@ -100,6 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(module.run(parser.parse_args(words[1:])))
     except PdError as error:
         print(f"pytest-pd {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        told = PdError(
+            f"{str(error.filename)!r} cannot be used: {error.strerror}.",
+            hint="look at its name, its permissions and the room on its disk",
+        )
+        print(f"pytest-pd {words[0]}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

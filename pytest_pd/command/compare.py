@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
+from pytest_pd.command.numbers import share, zero_or_more
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
@@ -38,14 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd compare``."""
     parser.add_argument("sides", nargs="+", metavar="DIR|FILE|GLOB[,...]")
     parser.add_argument(
-        "--effect", type=float, default=0.05, metavar="SHARE", help="default 0.05"
+        "--effect",
+        type=zero_or_more,
+        default=0.05,
+        metavar="SHARE",
+        help="default 0.05",
     )
     parser.add_argument(
-        "--confidence", type=float, default=0.95, metavar="SHARE", help="default 0.95"
+        "--confidence", type=share, default=0.95, metavar="SHARE", help="default 0.95"
     )
     parser.add_argument(
         "--jitter",
-        type=float,
+        type=zero_or_more,
         default=JITTER,
         metavar="SHARE",
         help=f"assumed scatter from run to run, default {JITTER}",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pytest_pd.command.numbers import share, zero_or_more
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.history import (
     ALPHA,
@@ -40,9 +41,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="write history.html and history.csv")
     add("--png", action="store_true", help="with --out: plots/*.png too")
     add("--title", default="", metavar="TEXT")
-    add("--alpha", type=float, default=ALPHA, metavar="SHARE", help="default 0.01")
-    add("--effect", type=float, default=0.0, metavar="SHARE", help="least change told")
-    add("--jitter", type=float, default=JITTER, metavar="SHARE", help="default 0.03")
+    add("--alpha", type=share, default=ALPHA, metavar="SHARE", help="default 0.01")
+    add(
+        "--effect",
+        type=zero_or_more,
+        default=0.0,
+        metavar="SHARE",
+        help="least change told",
+    )
+    add(
+        "--jitter",
+        type=zero_or_more,
+        default=JITTER,
+        metavar="SHARE",
+        help="default 0.03",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

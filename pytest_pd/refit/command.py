@@ -189,7 +189,7 @@ def _parse(args: argparse.Namespace) -> int:
     (scenario, *more) = files.pick(spec, files.parse_ids(args.scenario))
     if more:
         raise SpecError("one output is of one scenario.", hint="add -s N")
-    output = external.parse_benchmark(args.file.read_text(encoding="utf-8"))
+    output = external.parse_benchmark(args.file.read_text("utf-8", "replace"))
     if told := external.contradiction(output, scenario):
         raise SpecError(f"{args.file} is not of scenario {scenario.label}: {told}.")
     plan = make_plan(spec.model, scenario, files.read_refit_cluster(args.cluster))

@@ -1,0 +1,54 @@
+"""A wrong call is one message and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_pd.cli import main
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("compare a b --confidence 95", "'95' is no share above 0 and below 1"),
+        ("compare a b --confidence nan", "'nan' is no share"),
+        ("compare a b --effect -1", "'-1' is no number from 0 on"),
+        ("compare a b --jitter inf", "'inf' is no number from 0 on"),
+        ("history a --alpha 5", "'5' is no share"),
+        ("history a --effect x", "'x' is no number from 0 on"),
+        ("history a --jitter -0.1", "'-0.1' is no number from 0 on"),
+    ],
+)
+def test_number_out_of_range_is_told_with_its_option(words, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+
+    assert f"argument {words.split()[-2]}: {told}" in capsys.readouterr().err
+
+
+def test_file_that_is_not_there_is_named(tmp_path, capsys):
+    path = tmp_path / "nofile"
+
+    assert main(["refit", "parse", "kimi_k2", str(path), "-s", "1"]) == 2
+
+    told = capsys.readouterr().err
+    assert told.startswith(f"pytest-pd refit: '{path}' cannot be used: No such file")
+    assert "try: look at its name" in told
+
+
+def test_error_that_names_no_file_is_a_bug_and_stays_one(monkeypatch):
+    def broken(_args):
+        raise OSError("no file is to blame")
+
+    monkeypatch.setattr("pytest_pd.refit.command.run", broken)
+
+    with pytest.raises(OSError, match="no file is to blame"):
+        main(["refit", "plan", "kimi_k2"])
+
+
+def test_file_that_is_no_text_is_no_output_of_the_benchmark(tmp_path, capsys):
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"\xff\xfe\x00")
+
+    assert main(["refit", "parse", "kimi_k2", str(path), "-s", "1"]) == 2
+    assert "has no 'Mean'" in capsys.readouterr().err
