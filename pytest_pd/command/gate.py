@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Print every judgement, worst first."""
     gate = read_gate(args.gate)
     record = read_run(args.run)
-    baseline = read_baseline(gate, args.gate.parent, without=args.run)
+    baseline = read_baseline(gate, args.gate.parent, without=[args.run])
     accepted = read_accepted(gate, args.gate.parent)
     result = judge(gate, record, baseline, accepted)
     for line in result.lines:

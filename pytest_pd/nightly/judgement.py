@@ -55,6 +55,7 @@ class Attempt:
         silent: Topologies that had to reach a verdict and did not.
         gate: ``passed``, ``worse``, ``no judgement``; empty without a gate.
         gate_lines: What the gate said: a line a figure, then its summary.
+        gate_file: Which gate that was.
         run_dir: Where it kept the run.
         cut: True when the budget was over before pytest was.
         queued_s: Seconds of these that topologies waited for their machines.
@@ -66,9 +67,22 @@ class Attempt:
     silent: tuple[str, ...] = ()
     gate: str = ""
     gate_lines: tuple[str, ...] = ()
+    gate_file: str = ""
     run_dir: str = ""
     cut: bool = False
     queued_s: float = 0.0
+
+
+GATE_WORDS = ("", "passed", "no judgement", "worse")
+"""Words of gates, worst last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the gate said of all attempts together; a word of `GATE_WORDS`."""
+
+    word: str
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +121,17 @@ class Judgement:
 
 
 def judge_night(
-    attempts: Sequence[Attempt], known: QuarantineSpec, listed: Sequence[str] = ()
+    attempts: Sequence[Attempt],
+    known: QuarantineSpec,
+    listed: Sequence[str] = (),
+    gate: Gated | None = None,
 ) -> Judgement:
     """Judge all attempts together; of several results of a test the last counts.
 
     Args:
         listed: Ids of the tests that the night was to run: without a result of each
             it is never green.
+        gate: Of all attempts together; absent: the worst that one of them was told.
 
     A quarantined test that is not green is told apart and makes the night neither
     green nor red. Infrastructure is nobody's content: it is never quarantined.
@@ -124,7 +142,8 @@ def judge_night(
     bad = tuple(o for o in unlucky if o not in quarantined)
     told = {outcome.nodeid for outcome in last}
     missing = tuple(nodeid for nodeid in listed if nodeid not in told)
-    verdict, layer = _verdict(attempts, last, bad, quarantined, missing)
+    gate = gate or worst_gate(attempts)
+    verdict, layer = _verdict(attempts, last, bad, quarantined, missing, gate)
     return Judgement(
         verdict=verdict,
         layer=layer,
@@ -133,7 +152,7 @@ def judge_night(
         quarantined=quarantined,
         flaky=flaky_of(attempts),
         notes=tuple(_notes(attempts, last, known, missing)),
-        gate=_gate_lines(attempts),
+        gate=_gate_lines(gate),
         missing=missing,
     )
 
@@ -143,15 +162,16 @@ def nothing_run(verdict: Verdict, why: str) -> Judgement:
     return Judgement(verdict, "", (), (), (), {}, notes=(why,))
 
 
-def _gate_lines(attempts: Sequence[Attempt]) -> tuple[str, ...]:
-    """Return the gate's summary and what it did not pass, of the attempt that counts.
+def worst_gate(attempts: Sequence[Attempt]) -> Gated:
+    """Return what the gate said of the attempt that it liked least."""
+    worst = max(attempts, key=lambda attempt: GATE_WORDS.index(attempt.gate))
+    return Gated(worst.gate, worst.gate_lines)
 
-    The first that was worse, for running again does not wash it; else the last.
-    """
-    worse = [attempt for attempt in attempts if attempt.gate == "worse"]
-    lines = [*worse, *attempts[-1:]][0].gate_lines if attempts else ()
-    told = [line for line in lines[:-1] if not line.startswith("passed:")]
-    return (*lines[-1:], *told)
+
+def _gate_lines(gate: Gated) -> tuple[str, ...]:
+    """Return the gate's summary, and what it did not pass."""
+    told = [line for line in gate.lines[:-1] if not line.startswith("passed:")]
+    return (*gate.lines[-1:], *told)
 
 
 def is_quarantined(outcome: TestOutcome, known: QuarantineSpec) -> bool:
@@ -212,11 +232,12 @@ def _verdict(
     bad: Sequence[TestOutcome],
     quarantined: Sequence[TestOutcome],
     missing: Sequence[str],
+    gate: Gated,
 ) -> tuple[Verdict, str]:
     if attempts[-1].exit_code == INTERRUPTED:
         return Verdict.INTERRUPTED, ""
     failed = [o.layer for o in bad if o.verdict != "invalid"]
-    if any(attempt.gate == "worse" for attempt in attempts):
+    if gate.word == "worse":
         failed.append("performance")
     if failed:
         return Verdict.FAILED, leading(failed)
@@ -224,7 +245,7 @@ def _verdict(
         return Verdict.INVALID, leading([o.layer for o in bad])
     if any(attempt.cut for attempt in attempts):
         return Verdict.CUT, ""
-    if attempts[-1].gate == "no judgement":
+    if gate.word == "no judgement":
         return Verdict.INVALID, "performance"
     return _without_a_bad_test(attempts, last, quarantined, missing)
 

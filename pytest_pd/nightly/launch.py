@@ -85,6 +85,7 @@ def run_tests(
         silent=tuple(verdict.get("without_verdict", ())),
         gate=str(verdict.get("gate", "")),
         gate_lines=tuple(map(str, verdict.get("gate_lines", ()))),
+        gate_file=str(verdict.get("gate_file", "")),
         run_dir=str(run_dir),
         cut=cut,
         queued_s=_queued_s(run_dir),

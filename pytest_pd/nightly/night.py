@@ -20,6 +20,7 @@ from pytest_pd.nightly.budget import Estimate, estimate
 from pytest_pd.nightly.judgement import (
     CODES,
     Attempt,
+    Gated,
     Judgement,
     Verdict,
     judge_night,
@@ -91,7 +92,8 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
         return book.end(nothing_run(Verdict.REFUSED, f"{why}; {expected}"))
     limit_s = wishes.budget_s or (None if stopped else expected.limit_s)
     attempts = _attempts(wishes, folder, listed, limit_s, say)
-    return book.end(judge_night(attempts, book.known, listed.tests), attempts)
+    gate = _gate(attempts)
+    return book.end(judge_night(attempts, book.known, listed.tests, gate), attempts)
 
 
 @dataclass(slots=True)
@@ -217,6 +219,20 @@ def _attempts(
         if number <= wishes.retries:
             say(f"night: infrastructure broke {len(only)} test(s): once more")
     return made
+
+
+def _gate(attempts: Sequence[Attempt]) -> Gated | None:
+    """Judge the figures of several attempts once; None where one was judged already.
+
+    A retry alone has few figures, and the attempt before it is no baseline for it.
+    """
+    files = [attempt.gate_file for attempt in attempts if attempt.gate_file]
+    if len(attempts) < 2 or not files:
+        return None
+    from pytest_pd.report.gated import gated
+
+    lines, word = gated(Path(files[-1]), [Path(each.run_dir) for each in attempts])
+    return Gated(word, tuple(lines))
 
 
 def _tell(

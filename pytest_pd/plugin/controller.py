@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,7 @@ class Controller:
         """Outcomes that are on no disk yet."""
         self.gate: list[str] = []
         self.gate_word = ""
+        self.gate_file: Path | None = None
         self.is_lossy = False
         """Whether something could not be written: such a run is never green."""
 
@@ -105,12 +107,14 @@ class Controller:
 
     def _gate_failed(self) -> bool:
         """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
-        from pytest_pd.plugin.gate import PASSED, gate_lines
+        from pytest_pd.report.gated import PASSED, gated
 
         chosen = self.session.config.getoption("pd_gate")
         if not chosen or self._exempt() or not self.verdicts:
             return False
-        self.gate, self.gate_word = gate_lines(self.session, chosen)
+        here = self.session.config.invocation_params.dir
+        self.gate_file = here / Path(chosen).expanduser()
+        self.gate, self.gate_word = gated(self.gate_file, [self.session.run.dir])
         return self.gate_word != PASSED
 
     def _exempt(self) -> bool:
@@ -150,6 +154,7 @@ class Controller:
             "layers": dict(self.layers),
             "gate": self.gate_word,
             "gate_lines": self.gate,
+            "gate_file": str(self.gate_file or ""),
         }
         (self.session.run.dir / "verdict.json").write_text(
             json.dumps(verdict, indent=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from glob import glob
@@ -86,12 +86,14 @@ class GateResult:
         return f"{found}; {NOTHING_JUDGED if self.failed else FIRST_RUN}"
 
 
-def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRecord]:
+def read_baseline(
+    gate: GateSpec, folder: Path, *, without: Iterable[Path]
+) -> list[RunRecord]:
     """Return the newest baseline runs, the run under judgement left out.
 
     Args:
         folder: That relative patterns start from.
-        without: Folder of the run that is judged: no baseline for itself.
+        without: Folders of the run that is judged: no baseline for itself.
 
     Raises:
         MeasurementError: the gate names no run and no file of accepted figures, or a
@@ -108,8 +110,8 @@ def read_baseline(gate: GateSpec, folder: Path, *, without: Path) -> list[RunRec
             hint=f"write it relative to {folder}, or name a file that "
             "pytest-pd accept-baseline wrote",
         )
-    own = without.resolve()
-    found = [path for path in named if path.resolve() != own]
+    own = {path.resolve() for path in without}
+    found = [path for path in named if path.resolve() not in own]
     newest = sorted(found, key=lambda path: path.name)[-gate.keep :]
     return [read_run(path) for path in newest]
 

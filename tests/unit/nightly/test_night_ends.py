@@ -12,6 +12,7 @@ from pytest_pd.nightly.judgement import Attempt
 from pytest_pd.nightly.launch import Listed
 from pytest_pd.nightly.night import Wishes, spend
 from pytest_pd.report.outcome import TestOutcome
+from tests.run_kit import entry, passed, write_run
 from tests.unit.nightly.test_night_budget import record
 
 JUNIT = (
@@ -100,6 +101,25 @@ def test_a_night_that_does_not_run_leaves_no_junit_of_an_earlier_one(site, tmp_p
 def test_a_junit_that_cannot_be_written_is_refused_at_the_start(site, tmp_path):
     with pytest.raises(SpecError, match="cannot be written"):
         spend(Wishes((), junit=tmp_path), print)
+
+
+def test_a_retry_without_figures_leaves_the_gate_as_it_was(site, tmp_path, monkeypatch):
+    gate = tmp_path / "g.yaml"
+    gate.write_text('baseline: ["runs/*"]\nmetrics: {ttft: {max_increase: 0.1}}\n')
+    words = iter(["passed", "no judgement"])
+
+    def run(_words, folder, run_dir, **_):
+        folder.mkdir()
+        word = next(words)
+        again = word == "no judgement"
+        write_run(run_dir, entries=[] if again else [entry()], verdict=passed())
+        outcome = told("a") if again else told("a", "error", layer="infra")
+        fields = {"gate": word, "gate_file": str(gate), "run_dir": str(run_dir)}
+        return Attempt(1, 1.0, (outcome,), **fields)
+
+    monkeypatch.setattr(module, "run_tests", run)
+
+    assert spend(Wishes(()), print) == 0
 
 
 def test_what_a_killed_pytest_told_is_in_the_merged_junit(site, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from pytest_pd.nightly.judgement import (
     CODES,
     LAYERS,
     Attempt,
+    Gated,
     Verdict,
     judge_night,
     to_retry,
@@ -109,6 +110,26 @@ def test_a_rerun_does_not_wash_a_worse_gate():
     )
 
     assert night.exit_code == 16
+
+
+def test_a_rerun_does_not_wash_a_gate_that_could_not_judge():
+    night = judged(
+        attempt(told(verdict="error", layer="infra"), gate="no judgement"),
+        attempt(told(), gate="passed"),
+    )
+
+    assert night.exit_code == 26
+
+
+def test_what_the_gate_says_of_all_attempts_counts():
+    made = (
+        attempt(told(verdict="error", layer="infra"), gate="passed"),
+        attempt(told(), exit_code=1, gate="no judgement"),
+    )
+    night = judge_night(made, NOBODY, gate=Gated("passed", ("gate passed: 1 passed",)))
+
+    assert night.exit_code == 0
+    assert night.gate == ("gate passed: 1 passed",)
 
 
 def test_infrastructure_that_came_back_is_green_and_told():

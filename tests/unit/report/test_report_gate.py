@@ -91,7 +91,7 @@ def test_unlike_runs_are_no_baseline(tmp_path, baseline, other):
 
 def test_first_run_that_the_patterns_name_passes_and_is_told(tmp_path):
     new = make(tmp_path / "b0")
-    known = read_baseline(spec(), tmp_path, without=tmp_path / "b0")
+    known = read_baseline(spec(), tmp_path, without=[tmp_path / "b0"])
 
     result = judge(spec(), new, known)
 
@@ -105,7 +105,7 @@ def test_first_run_that_the_patterns_name_passes_and_is_told(tmp_path):
 
 def test_patterns_that_name_nothing_are_refused(tmp_path, baseline):
     with pytest.raises(MeasurementError, match="'bb\\*' names no run"):
-        read_baseline(spec(baseline=["bb*"]), tmp_path, without=tmp_path / "b0")
+        read_baseline(spec(baseline=["bb*"]), tmp_path, without=[tmp_path / "b0"])
 
 
 def test_one_figure_without_a_baseline_fails_only_if_asked(tmp_path, baseline):
@@ -150,7 +150,7 @@ def test_invalid_baseline_figures_do_not_count(tmp_path):
 
 
 def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
-    found = read_baseline(spec(keep=3), tmp_path, without=tmp_path / "b7")
+    found = read_baseline(spec(keep=3), tmp_path, without=[tmp_path / "b7"])
 
     assert [run.run_id for run in found] == ["b4", "b5", "b6"]
 
