@@ -14,7 +14,6 @@ from types import MappingProxyType, TracebackType
 from pytest_pd.errors import ProvisionError, SpecError
 from pytest_pd.plan.model import DeploymentPlan, SiteFacts
 from pytest_pd.probe.evidence import write_snapshot
-from pytest_pd.provision import kv_store
 from pytest_pd.provision.base import (
     Allocation,
     Backend,
@@ -25,6 +24,7 @@ from pytest_pd.provision.base import (
 from pytest_pd.provision.bringup import Progress, bring_up, first_token
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.identity import Identity
+from pytest_pd.provision.kv_store import StoreLock
 from pytest_pd.provision.lease import LeaseHolder, held
 from pytest_pd.provision.plan_file import write_files, write_plan
 from pytest_pd.provision.ports import holder_of
@@ -75,7 +75,9 @@ def deploy(
     wait_lease_over(context.run_dir)
     with ExitStack() as stack:
         stack.callback(end_manifest, run, context)
-        lease = stack.enter_context(held(context.lease, context.lease_ttl_s))
+        store = store_of(wanted, context)
+        stack.callback(store.close)
+        lease = stack.enter_context(held(context.lease, context.lease_ttl_s, store.fds))
         begin_manifest(run, context, wanted, cluster, lease)
         progress(f"{wanted.name}: waiting for {len(wanted.nodes)} node(s)")
         with waiting_shown(progress):
@@ -86,10 +88,11 @@ def deploy(
         plan = settle(make_plan, allocation, context)
         write_plan(run, plan)
         write_files(run, plan)
-        clear_old_kv(plan, context, progress)
+        clear_old_kv(plan.name, store, run, progress)
         with explained(plan, allocation):
             bring_up(plan, allocation, running, timings, progress)
             first_token(plan, context, running, timings, progress)
+        store.share()
         timings["total"] = time.monotonic() - begun_s
         plan = running.pinned(plan)
         write_plan(run, plan)
@@ -215,17 +218,28 @@ def end_manifest(run: RunDir, context: RunContext) -> None:
             forget(context.run_id)
 
 
-def clear_old_kv(plan: DeploymentPlan, context: RunContext, progress: Progress) -> None:
-    """Remove the KV of earlier runs from a storage that outlives runs.
+def store_of(plan: DeploymentPlan, context: RunContext) -> StoreLock:
+    """Return the lock of a storage that outlives runs; of none, where there is none.
 
     Raises:
         ProvisionError: the folder may not be cleared.
     """
     path = Path(plan.expected.kv_path or context.run_dir)
-    if path.is_relative_to(context.run_dir) or not path.exists():
-        return
-    if removed := kv_store.clear(path):
-        progress(f"{plan.name}: removed {removed} prompts of earlier runs from {path}")
+    return StoreLock(None if path.is_relative_to(context.run_dir) else path)
+
+
+def clear_old_kv(name: str, store: StoreLock, run: RunDir, progress: Progress) -> None:
+    """Remove the KV of earlier runs, unless a run that is up uses it; then use it.
+
+    Raises:
+        ProvisionError: it cannot be removed.
+    """
+    if why := store.taken():
+        run.write_manifest(kv_not_cleared=why)
+        progress(f"{name}: the KV in {store.path} is not cleared: {why}")
+    elif removed := store.clear():
+        progress(f"{name}: removed {removed} prompts of earlier runs from {store.path}")
+    store.share()
 
 
 def settle(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_pd.errors import ProvisionError
@@ -16,6 +18,8 @@ PROMPT_FOLDER = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})?")
 """vLLM's connector keeps each prompt in a folder named by the hash of its tokens."""
 
 LEAST_DEPTH = 2
+LOCK = ".pytest-pd.lock"
+IN_USE = "another run uses it"
 
 
 def look(path: Path) -> Finding:
@@ -63,6 +67,68 @@ def _is_cache(folder: Path) -> bool:
         file.suffix == ".safetensors" and file.is_file() and not file.is_symlink()
         for file in folder.iterdir()
     )
+
+
+class StoreLock:
+    """The lock of a KV folder: shared while it is used, alone to clear it.
+
+    It lies in the folder, so runs of other hosts and users that share it see it.
+
+    Attributes:
+        path: The folder; None where no KV outlives its run.
+        fds: Its open file; whatever inherits it keeps the folder in use.
+
+    Raises:
+        ProvisionError: it is a folder that may not be cleared.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.fds: tuple[int, ...] = ()
+        self._open()
+
+    def _open(self) -> None:
+        """Open the file; where that is impossible nothing can be removed either."""
+        if self.path is None or not self.path.is_dir():
+            return
+        refuse_dangerous(self.path)
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+            with suppress(OSError):
+                self.fds = (os.open(self.path / LOCK, flags | os.O_CLOEXEC, 0o666),)
+                return
+
+    def taken(self) -> str:
+        """Have the folder alone; returns why that is impossible, or nothing."""
+        for fd in self.fds:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return IN_USE
+            except OSError as error:
+                return f"it cannot be locked: {error.strerror}"
+        return ""
+
+    def share(self) -> None:
+        """Use the folder beside others, from when there is one."""
+        if not self.fds:
+            self._open()
+        for fd in self.fds:
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_SH)
+
+    def clear(self) -> int:
+        """Remove the cached prompts of earlier runs; return how many there were.
+
+        Raises:
+            ProvisionError: one cannot be removed.
+        """
+        return clear(self.path) if self.path and self.path.exists() else 0
+
+    def close(self) -> None:
+        """Use it no longer."""
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
 
 
 def clear(path: Path) -> int:

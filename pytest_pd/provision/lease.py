@@ -6,7 +6,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class LeaseHolder:
     inherits it changes nothing, for the keeper looks at its parent as well.
     """
 
-    def __init__(self, path: Path, ttl_s: float) -> None:
+    def __init__(self, path: Path, ttl_s: float, fds: Sequence[int] = ()) -> None:
         self.path = path
         self._owner = os.getpid()
         self._kept = False
@@ -46,7 +46,7 @@ class LeaseHolder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            close_fds=True,
+            pass_fds=fds,
         )
         self.identity = Identity.of(self._popen.pid)
 
@@ -105,9 +105,13 @@ def disown(popen: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def held(path: Path, ttl_s: float) -> Iterator[LeaseHolder]:
-    """Hold a lease inside the block; given back on every way out."""
-    holder = LeaseHolder(path, ttl_s)
+def held(path: Path, ttl_s: float, fds: Sequence[int] = ()) -> Iterator[LeaseHolder]:
+    """Hold a lease inside the block; given back on every way out.
+
+    Args:
+        fds: Locks that last as long as the lease is renewed, even when it is kept.
+    """
+    holder = LeaseHolder(path, ttl_s, fds)
     try:
         yield holder
     finally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from pytest_pd.plan.model import WORKERS, Role
+from pytest_pd.provision.kv_store import IN_USE, LOCK
+from pytest_pd.provision.rundir import RunDir
 from pytest_pd.reference.prompts import make_recall
 
 pytestmark = [pytest.mark.correctness, pytest.mark.pd_needs("true_tokens")]
@@ -18,6 +19,12 @@ def hits(window):
     roles = {e.role for e in window.endpoints if e.role in WORKERS}
     role = Role.PREFILL if Role.PREFILL in roles else Role.AGGREGATED
     return window.total(role, "local_hits")
+
+
+def skip_if_shared(manifest, store):
+    """Skip what KV of another run that is up makes meaningless."""
+    if manifest.get("kv_not_cleared") == IN_USE:
+        pytest.skip(f"{store} was not cleared: {IN_USE}")
 
 
 @pytest.fixture
@@ -60,11 +67,12 @@ def test_the_kv_store_holds_nothing_of_an_earlier_run(deployment):
     store = Path(deployment.plan.expected.kv_path)
     if deployment.attached or not store.is_dir():
         pytest.skip(f"{store} was not empty before this run, or is on other hosts")
-    begun_s = json.loads((deployment.run_dir / "manifest.json").read_text())[
-        "created_s"
-    ]
+    manifest = RunDir(deployment.run_dir).read_manifest()
+    skip_if_shared(manifest, store)
+    begun_s = manifest["created_s"]
 
-    stale = [path.name for path in store.rglob("*") if path.stat().st_mtime < begun_s]
+    files = [path for path in store.rglob("*") if path.name != LOCK]
+    stale = [path.name for path in files if path.stat().st_mtime < begun_s]
 
     assert not stale, f"{len(stale)} files are older than this run: {stale[:5]}"
 
@@ -74,6 +82,8 @@ def test_prefill_computes_a_prompt_that_earlier_runs_sent(watch, ask, deployment
     """The same words in every run: only KV that an earlier one left could answer."""
     if deployment.attached:
         pytest.skip("an earlier run on this deployment may have sent it rightly")
+    store = deployment.plan.expected.kv_path
+    skip_if_shared(RunDir(deployment.run_dir).read_manifest(), store)
     question = make_recall("the same in every run", length_tokens=160)
 
     with watch() as seen:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -35,8 +36,8 @@ def up(tmp_path):
     run_id = make_run_id()
 
     @contextmanager
-    def bring(make_plan=None, backend=None, **options):
-        context = RunDir(tmp_path / "run" / "toy").context(run_id, 5.0)
+    def bring(make_plan=None, backend=None, folder="toy", **options):
+        context = RunDir(tmp_path / "run" / folder).context(run_id, 5.0)
         with deploy(
             make_plan or toy_topology(),
             backend or LocalBackend(),
@@ -104,6 +105,33 @@ def test_a_death_ends_the_wait_whatever_its_code(up, code):
     assert "first error, of decode-0: 2026-01-01 00:00:00 ERROR toy is ill" in said
     assert "toy starts" in said
     assert said.endswith("logs/decode-0.log")
+
+
+def storing(path):
+    """Return a toy topology that hands KV over through files."""
+    toy = toy_topology()
+
+    def make_plan(facts):
+        plan = toy(facts)
+        return replace(plan, expected=replace(plan.expected, kv_path=str(path)))
+
+    return make_plan
+
+
+def test_kv_of_earlier_runs_is_removed_but_not_of_one_that_is_up(up, tmp_path):
+    prompt, said = tmp_path / "pd" / "kv" / ("0" * 32), []
+    prompt.mkdir(parents=True)
+    with up(storing(prompt.parent), folder="first"):
+        assert not prompt.exists()
+        prompt.mkdir()
+        with up(storing(prompt.parent), folder="second", progress=said.append) as two:
+            assert prompt.exists()
+    with up(storing(prompt.parent), folder="third"):
+        assert not prompt.exists()
+
+    why = "another run uses it"
+    assert RunDir(two.run_dir).read_manifest()["kv_not_cleared"] == why
+    assert f"toy: the KV in {prompt.parent} is not cleared: {why}" in said
 
 
 def test_a_death_before_the_first_token_is_a_death(up, monkeypatch):

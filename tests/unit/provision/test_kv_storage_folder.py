@@ -1,11 +1,16 @@
 """KV of earlier runs is removed, and nothing else."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision import kv_store
+from pytest_pd.provision.kv_store import IN_USE, StoreLock
+from pytest_pd.provision.lease import held
+from tests.kit import wait_until
 
 HASH = "0047158485dc027ea7f1401142ee658a"
 
@@ -72,3 +77,49 @@ def test_storage_that_cannot_be_written_is_named(tmp_path):
 
     assert finding.ok is False
     assert "kv_transfer.path" in finding.hint
+
+
+def test_a_folder_is_had_alone_once_nobody_uses_it(store):
+    first, second = StoreLock(store), StoreLock(store)
+    first.share()
+    assert second.taken() == IN_USE
+    second.share()
+    first.close()
+
+    assert second.taken() == ""
+
+
+def test_a_folder_that_comes_later_is_in_use_from_then_on(tmp_path):
+    first = StoreLock(tmp_path / "a" / "kv")
+    assert first.taken() == ""
+    (tmp_path / "a" / "kv").mkdir(parents=True)
+    first.share()
+
+    assert StoreLock(tmp_path / "a" / "kv").taken() == IN_USE
+
+
+def test_what_is_kept_uses_its_folder_until_its_lease_is_over(store, tmp_path):
+    lock = StoreLock(store)
+    lock.share()
+    with held(tmp_path / "lease", 5.0, lock.fds) as lease:
+        lease.keep(1.0)
+    lock.close()
+
+    assert StoreLock(store).taken() == IN_USE
+    wait_until(lambda: StoreLock(store).taken() == "", "the end of the lease")
+
+
+def test_a_file_system_without_locks_is_told(store, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+
+    assert StoreLock(store).taken() == "it cannot be locked: No locks available"
+
+
+def test_no_lock_is_put_into_a_folder_that_may_not_be_cleared():
+    with pytest.raises(ProvisionError, match="no folder that may be cleared"):
+        StoreLock(Path("/mnt"))
+
+    assert not Path("/mnt", kv_store.LOCK).exists()
