@@ -116,6 +116,16 @@ def test_infrastructure_is_tried_again_and_nothing_else(night):
     assert "Green after infrastructure broke them" in said
 
 
+def test_tests_that_never_ran_keep_a_night_from_being_green(night):
+    night.project.suite(LOST + "\ndef test_z_never(): pass\n")
+
+    code, said = night.run("-x")
+
+    assert code == 31, said
+    assert night.calls("lost") == 2
+    assert "listed test(s) have no result" in said
+
+
 def test_retries_end(night):
     night.project.suite(LOST)
 
