@@ -10,28 +10,30 @@ examples:
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from pytest_pd.load.calibrate import Rhythm, calibrate
+from pytest_pd.load.option import above_zero, check_file, positive, write_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd calibrate``."""
     add = parser.add_argument
-    add("--concurrency", type=int, default=16, help="streams in flight")
-    add("--ttft-ms", type=float, default=100.0, help="true time to first token")
-    add("--itl-ms", type=float, default=20.0, help="true time between tokens")
-    add("--output-tokens", type=int, default=150)
-    add("--seconds", type=float, default=4.0, help="about how long to measure")
+    add("--concurrency", type=positive, default=16, help="streams in flight")
+    add("--ttft-ms", type=above_zero, default=100.0, help="true time to first token")
+    add("--itl-ms", type=above_zero, default=20.0, help="true time between tokens")
+    add("--output-tokens", type=positive, default=150)
+    add("--seconds", type=above_zero, default=4.0, help="about how long to measure")
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
-    add("--shards", type=int, default=1, help="load processes")
+    add("--shards", type=positive, default=1, help="load processes")
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--json", type=Path, metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the error in one line, and what it was measured on."""
+    if args.json:
+        check_file(args.json)
     rhythm = Rhythm(
         concurrency=args.concurrency,
         ttft_s=args.ttft_ms / 1e3,
@@ -55,5 +57,5 @@ def run(args: argparse.Namespace) -> int:
         f"{found.server_late_p99_s * 1e6:.3g} us, which is no part of the error"
     )
     if args.json:
-        args.json.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+        write_json(args.json, found.as_json())
     return 0

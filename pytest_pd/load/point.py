@@ -29,7 +29,8 @@ class LoadPoint:
     Attributes:
         concurrency: Streams in flight; in an open loop the cap, None for none.
         requests: How many requests to measure; None means all prompts.
-        duration_s: No request starts after this many seconds.
+        duration_s: No request starts after this many seconds. Prompts that are used
+            up earlier make the run invalid, unless `requests` says how many.
         arrivals: Closed loop, or the process that open-loop starts follow.
         rate_per_s: Mean rate of an open loop.
         burstiness: Shape of the gamma law of inter-arrival times: 1 is Poisson,

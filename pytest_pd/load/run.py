@@ -19,7 +19,7 @@ from pytest_pd.load.result import Instrument, LoadResult
 from pytest_pd.load.shard import Job, ShardOutcome, deal, make_recorder, run_share
 from pytest_pd.load.shards import run_shards
 from pytest_pd.load.target import Target
-from pytest_pd.load.validity import invalid_reasons
+from pytest_pd.load.validity import invalid_reasons, used_up
 
 
 def run_load(
@@ -117,7 +117,8 @@ def make_result(
         errors=recorder.errors,
         instrument=replace(instrument, gpus=gpus.figures),
     )
-    return replace(result, reasons=(*invalid_reasons(result), *gpus.reasons))
+    reasons = (*invalid_reasons(result), *used_up(result), *gpus.reasons)
+    return replace(result, reasons=reasons)
 
 
 def _check_supply(offered: LoadPoint, prompts: Sequence[Prompt]) -> None:

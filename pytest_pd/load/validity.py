@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pytest_pd.load.point import Arrivals
 from pytest_pd.load.record import Array, Event, Outcome
 from pytest_pd.load.result import LoadResult
 
@@ -33,6 +34,26 @@ def invalid_reasons(result: LoadResult) -> Iterator[str]:
     yield from _too_few(result, rows)
     if result.point.is_open:
         yield from _late(result, rows, ok)
+
+
+def used_up(result: LoadResult) -> Iterator[str]:
+    """Yield a reason where a run limited by time had no prompt left before its end.
+
+    A trace ends when it ends, and so does a run that also has a number of requests.
+    """
+    point, rows = result.point, result.requests
+    is_fed = point.arrivals not in (Arrivals.TRACE, Arrivals.BURST)
+    if point.duration_s is None or point.requests is not None or not is_fed:
+        return
+    measured = result.rows()
+    if not len(measured) or (rows["outcome"] == Outcome.NOT_SENT).any():
+        return
+    lasted_s = (measured["end_ns"].max() - measured["intended_ns"].min()) / 1e9
+    if lasted_s < point.duration_s:
+        yield (
+            f"all {len(measured)} prompts were used up after {lasted_s:.3g} of "
+            f"{point.duration_s:g} s: shorten the time, or the prompts"
+        )
 
 
 def _too_few(result: LoadResult, rows: Array) -> Iterator[str]:

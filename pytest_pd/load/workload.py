@@ -17,6 +17,10 @@ from pytest_pd.spec.locate import HERE, Roots, find
 from pytest_pd.spec.workload import WorkloadSpec
 
 LEVELS = ("quick", "standard", "full")
+MOST_PROMPTS = 100_000
+SUPPLY_BYTES = 256 << 20
+TOKEN_BYTES = 8
+"""About, of a prompt in memory: a word and a space, or a reference to an id."""
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 
@@ -131,7 +135,7 @@ def prompts_for(
     """Return warm-up and measured prompts of one point, never made before.
 
     A point limited by time gets as many as it could use at 1 ms per request and
-    stream, at most 100,000.
+    stream, at most 100,000 and 256 MiB of prompt tokens.
     """
     if spec.kind == "trace":
         assert spec.dataset is not None
@@ -148,7 +152,8 @@ def prompts_for(
             "counts their tokens.",
             hint="name the directory with the model's tokenizer",
         )
-    count = point.load.warmup + (point.load.requests or _supply(point.load))
+    supply = point.load.requests or _supply(point.load, spec.prompt_tokens)
+    count = point.load.warmup + supply
     prompts = source.take(count, lengths_of(spec))
     if spec.turns > 1:
         return conversations(prompts, spec.turns, spec.think_s, point.load.warmup)
@@ -166,11 +171,14 @@ def lengths_of(spec: WorkloadSpec) -> Lengths:
     )
 
 
-def _supply(load: LoadPoint) -> int:
+def _supply(load: LoadPoint, prompt_tokens: int) -> int:
     assert load.duration_s is not None
+    streams = load.concurrency or 1
+    wanted = int(streams * load.duration_s * 1000)
     if load.rate_per_s:
-        return int(load.rate_per_s * load.duration_s * 1.5) + 16
-    return min(int((load.concurrency or 1) * load.duration_s * 1000), 100_000)
+        wanted = int(load.rate_per_s * load.duration_s * 1.5) + 16
+    room = min(MOST_PROMPTS, SUPPLY_BYTES // (TOKEN_BYTES * prompt_tokens))
+    return min(wanted, max(room, load.min_waves * streams))
 
 
 def conversations(

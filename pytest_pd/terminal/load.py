@@ -16,7 +16,6 @@ wrong call
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from typing import Any
 from pytest_pd.errors import SpecError
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
 from pytest_pd.load.external import DRIVERS, check_demands, run_external
+from pytest_pd.load.option import above_zero, check_file, count, positive, write_json
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
@@ -63,33 +63,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--concurrency", type=_numbers, help="streams in flight, or a comma list")
     add("--rate", type=_floats, help="requests per second (open loop), or a comma list")
     add("--arrivals", choices=("poisson", "constant", "gamma"), default="poisson")
-    add("--burstiness", type=float, default=1.0, help="shape of gamma arrivals")
-    add("--requests", type=int, help="per point; default: 10 per stream")
-    add("--duration", type=float, help="seconds per point, instead of --requests")
+    add("--burstiness", type=above_zero, default=1.0, help="shape of gamma arrivals")
+    add("--requests", type=positive, help="per point; default: 10 per stream")
+    add("--duration", type=above_zero, help="seconds per point, instead of --requests")
     add(
         "--warmup",
-        type=int,
+        type=count,
         default=2,
         help="warm-up requests per stream, after waves until two agree; 0 for none",
     )
-    add("--input-tokens", type=int, default=128)
-    add("--output-tokens", type=int, default=64)
-    add("--shared-tokens", type=int, default=0, help="of the input, shared by all")
+    add("--input-tokens", type=positive, default=128)
+    add("--output-tokens", type=positive, default=64)
+    add("--shared-tokens", type=count, default=0, help="of the input, shared by all")
     add("--model-dir", type=Path, help="folder with the model's tokenizer")
     add("--header", action="append", default=[], metavar="NAME:VALUE")
     add("--api-key-env", metavar="VARIABLE", help="environment variable with the key")
     add("--ca-file", type=Path, help="PEM bundle to trust for https")
-    add("--timeout", type=float, default=600.0, help="seconds per request")
-    add("--seed", type=int, default=0)
+    add("--timeout", type=above_zero, default=600.0, help="seconds per request")
+    add("--seed", type=count, default=0)
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
     add("--with", dest="tool", choices=DRIVERS, help="let this tool send the load")
     add("--tool-path", default="", help="executable of --with; default: on PATH")
-    add("--shards", type=int, help="load processes; default: the workload's, else 1")
+    add(
+        "--shards",
+        type=positive,
+        help="load processes; default: the workload's, else 1",
+    )
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--no-calibrate", action="store_true", help="leave the error unknown")
-    add("--calibrate-seconds", type=float, default=2.0)
+    add("--calibrate-seconds", type=above_zero, default=2.0)
     for name in SLO_FIELDS:
-        add(f"--slo-{name.replace('_', '-')}", type=float, dest=f"slo_{name}")
+        add(f"--slo-{name.replace('_', '-')}", type=above_zero, dest=f"slo_{name}")
     add("--json", type=Path, metavar="FILE", help="write everything but raw samples")
     add("--save", type=Path, metavar="DIR", help="write raw records, one .npz a point")
     add("--quiet", action="store_true", help="no live view")
@@ -101,15 +105,19 @@ def base_url(text: str) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",") if word]
+    return [positive(word) for word in text.split(",")]
 
 
 def _floats(text: str) -> list[float]:
-    return [float(word) for word in text.split(",") if word]
+    return [above_zero(word) for word in text.split(",")]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run every point, print a table for each, and say whether all hold."""
+    """Run every point, print a table for each, and say whether all hold.
+
+    Each point is written as soon as it is measured.
+    """
+    _check_places(args)
     spec = _workload(args)
     headers = _headers(args)
     model = args.model or first_model(args.url, headers)
@@ -140,9 +148,26 @@ def run(args: argparse.Namespace) -> int:
             print(f"{warmed.line()}\n", flush=True)
         if args.save:
             result.save(args.save / f"{point.label}.npz")
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        if args.json:
+            write_json(args.json, report, done=point is points[-1])
     return 0 if report and all(map(_is_good, report)) else 1
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Look before the first point whether the last one can be written.
+
+    Raises:
+        SpecError: ``--json`` or ``--save`` names a place that cannot be.
+    """
+    if args.json:
+        check_file(args.json)
+    if args.save:
+        try:
+            args.save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(
+                f"--save {args.save} cannot be a folder: {error.strerror}."
+            ) from error
 
 
 def _is_good(entry: dict[str, Any]) -> bool:
@@ -183,6 +208,12 @@ def _lengths(args: argparse.Namespace) -> dict[str, int]:
     if not args.shared_tokens:
         return {"input_tokens": args.input_tokens}
     unique = args.input_tokens - args.shared_tokens
+    if unique < 1:
+        raise SpecError(
+            f"{args.shared_tokens} shared tokens leave none of {args.input_tokens} "
+            "that is a prompt's own.",
+            hint="raise --input-tokens: it counts the shared ones, too",
+        )
     return {"isl_shared": args.shared_tokens, "isl_unique": unique}
 
 
@@ -273,10 +304,10 @@ def _measure(
     target: Target,
     source: PromptSource,
 ) -> LoadResult:
-    count = _shards(args, spec)
+    processes = _shards(args, spec)
     shows = not args.quiet and sys.stderr.isatty()
     # a process of its own keeps the drawing away from the measuring
-    shards: Any = [()] * count if shows else count
+    shards: Any = [()] * processes if shows else processes
     view = LiveView(point.label) if shows else None
 
     def once(prompts: Any) -> LoadResult:
@@ -298,7 +329,7 @@ def _measure(
     if args.no_calibrate:
         return once(make_prompts())
     return measure_point(
-        once, make_prompts, _calibrator(args, count), error_share=spec.error_share
+        once, make_prompts, _calibrator(args, processes), error_share=spec.error_share
     )
 
 

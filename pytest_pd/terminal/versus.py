@@ -18,7 +18,7 @@ from pytest_pd.load.run import run_load
 from pytest_pd.load.tokenizer import find_tokenizer
 from pytest_pd.load.workload import prompts_for, read_workload, sweep, target_for
 from pytest_pd.measure.latency import measurements
-from pytest_pd.measure.ratio import compare_runs
+from pytest_pd.measure.ratio import compare_runs, has_ratio
 from pytest_pd.report.compare import Compared, default_statistic
 from pytest_pd.spec.workload import WorkloadSpec
 from pytest_pd.terminal.load import first_model
@@ -44,14 +44,16 @@ class Side:
     def note(self, point: str, result: LoadResult) -> None:
         """Keep the samples of a result that holds, or the reasons why it does not."""
         counts = result.counts()
+        reasons = list(result.reasons)
         if failed := sum(counts.values()) - counts.get("ok", 0):
-            self.invalid.append(f"{point}: {failed} requests failed")
-        self.invalid += [f"{point}: {reason}" for reason in result.reasons]
-        if counts.get("ok"):
-            for each in measurements(result):
-                key = (point, each.metric)
-                self.units[key] = each.unit
-                self.samples.setdefault(key, []).append(each.samples)
+            reasons.insert(0, f"{failed} requests failed")
+        if reasons:
+            self.invalid += [f"{point}: {reason}" for reason in reasons]
+            return
+        for each in measurements(result):
+            key = (point, each.metric)
+            self.units[key] = each.unit
+            self.samples.setdefault(key, []).append(each.samples)
 
 
 def in_turn(urls: Sequence[str], rounds: int, run: Runner) -> list[Side]:
@@ -67,10 +69,17 @@ def in_turn(urls: Sequence[str], rounds: int, run: Runner) -> list[Side]:
 def verdicts(
     old: Side, new: Side, *, effect: float, confidence: float, jitter: float
 ) -> list[Compared]:
-    """Return every metric that two sides have in common, the new against the old."""
+    """Return every metric that two sides have in common, the new against the old.
+
+    A metric of which a round is 0 has no ratio and is left out: gaps between tokens
+    that shared a read, for one.
+    """
     found = []
     for key in (key for key in old.samples if key in new.samples):
         statistic = default_statistic(key[1])
+        rounds = (*old.samples[key], *new.samples[key])
+        if not all(has_ratio(samples, statistic) for samples in rounds):
+            continue
         ratio = compare_runs(
             old.samples[key],
             new.samples[key],
@@ -112,7 +121,13 @@ def runner(
         target = target_for(spec, url, models[url])
         for point in sweep(spec, level):
             prompts = prompts_for(spec, point, source)
-            result = run_load(target, point.load, prompts, tokenizer=tokenizer.name)
+            result = run_load(
+                target,
+                point.load,
+                prompts,
+                tokenizer=tokenizer.name,
+                shards=spec.shards,
+            )
             print(f"round {number + 1}  {url}  {point.label}: {line_of(result)}")
             yield point.label, result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,24 @@ def test_duration_ends_the_sending_and_leaves_the_rest_unsent(truth, load):
 
     assert 0 < len(result.rows()) < 500
     assert result.counts() == {"ok": len(result.rows())}
+
+
+def test_prompts_used_up_before_the_time_void_the_run(truth):
+    prompts = [Prompt(text=f"a {k} b", output_tokens=2) for k in range(8)]
+
+    result = run_load(
+        Target(url=truth.url), LoadPoint(concurrency=2, duration_s=60), prompts
+    )
+
+    (reason,) = result.reasons
+    assert re.match(r"all 8 prompts were used up after .* of 60 s", reason)
+
+
+def test_number_that_ends_before_the_time_is_no_lack_of_prompts(truth):
+    prompts = [Prompt(text=f"a {k} b", output_tokens=2) for k in range(8)]
+    offered = LoadPoint(concurrency=2, requests=8, duration_s=60)
+
+    assert run_load(Target(url=truth.url), offered, prompts).reasons == ()
 
 
 def test_result_survives_saving(truth, load, tmp_path):

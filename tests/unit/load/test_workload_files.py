@@ -139,3 +139,22 @@ def test_repeated_points_have_labels_of_their_own():
     )
     labels = [point.label for point in sweep(spec)]
     assert labels == ["c1", "c1-2", "c1-3", "c2", "c2-2", "c2-3"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "streams", "prompts"),
+    [(20, 2, 100_000), (8192, 2, 4096), (1 << 20, 16, 64)],
+    ids=["as many as can be used", "256 MiB", "four for each stream"],
+)
+def test_point_limited_by_time_has_as_many_prompts_as_fit(
+    tokens, streams, prompts, monkeypatch
+):
+    spec = parse_workload(
+        f"name: x\ninput_tokens: {tokens}\nconcurrency: {streams}\n"
+        "duration_s: 3600\nwarmup_per_concurrency: 0\n"
+    )
+    source = PromptSource(find_tokenizer(ROOT / "fixtures/models/tiny"), "s")
+    monkeypatch.setattr(PromptSource, "take", lambda self, count, lengths: [0] * count)
+    (point,) = sweep(spec)
+
+    assert len(prompts_for(spec, point, source)) == prompts

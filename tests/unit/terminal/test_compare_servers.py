@@ -7,6 +7,10 @@ from contextlib import ExitStack
 import pytest
 
 from pytest_pd.cli import main
+from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.run import run_load
+from pytest_pd.load.target import Target
 from pytest_pd.load.truth_process import truth_server
 from pytest_pd.measure.ratio import Change
 from pytest_pd.spec.workload import WorkloadSpec
@@ -102,3 +106,42 @@ def test_a_faster_side_is_better():
     (row,) = versus.verdicts(old, new, effect=0.05, confidence=0.95, jitter=0.03)
     assert row.change is Change.BETTER
     assert row.name == "c1::ttft"
+
+
+def rounds_of(value, metric="ttft"):
+    side = versus.Side("A")
+    side.samples[("c1", metric)] = [[value] * 50] * 3
+    side.units[("c1", metric)] = "s"
+    return side
+
+
+def test_a_metric_that_is_0_has_no_ratio_and_the_others_keep_theirs():
+    old, new = rounds_of(0.2), rounds_of(0.1)
+    for side, gap in ((old, 0.0), (new, 0.01)):
+        side.samples[("c1", "itl")] = [[gap] * 50] * 3
+        side.units[("c1", "itl")] = "s"
+
+    rows = versus.verdicts(old, new, effect=0.05, confidence=0.95, jitter=0.03)
+
+    assert [row.name for row in rows] == ["c1::ttft"]
+
+
+def test_a_round_that_does_not_hold_leaves_no_samples(urls):
+    prompts = [Prompt(text=f"a {k} b", output_tokens=2) for k in range(2)]
+    offered = LoadPoint(concurrency=2, requests=2)
+    side = versus.Side(urls[0])
+
+    side.note("c2", run_load(Target(url=urls[0]), offered, prompts))
+
+    assert "fewer than 4 x concurrency" in side.invalid[0]
+    assert side.samples == {}
+
+
+def test_reasons_are_told_though_nothing_can_be_compared(capsys, urls, monkeypatch):
+    sides = [versus.Side(url, invalid=["c2: sent late"]) for url in urls]
+    monkeypatch.setattr(versus, "versus", lambda *_, **__: sides)
+
+    assert main(["compare", *urls]) == 1
+    said = capsys.readouterr().out
+    assert "Nothing that holds was measured both" in said
+    assert f"INVALID: {urls[1]} c2: sent late" in said

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from pytest_pd.cli import main
+from pytest_pd.errors import ProcessDied
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.truth_process import truth_server
@@ -149,6 +150,10 @@ def test_open_loop_from_the_command_line(url, tmp_path):
             ["http://h", "--model", "m", "--requests", "3", "--duration", "2"],
             "do not fit together",
         ),
+        (["http://h", "--model", "m", "--shared-tokens", "128"], "leave none of 128"),
+        (["http://h", "--json", "/nope/o.json"], "/nope does not exist"),
+        (["http://h", "--json", "/"], "is a folder"),
+        (["http://h", "--save", "/dev/null"], "cannot be a folder"),
     ],
 )
 def test_wrong_call_is_a_sentence_and_code_2(words, message, capsys):
@@ -223,3 +228,50 @@ def test_live_view_shows_rate_and_flight():
         tick(Counters(in_flight=4, done=6, failed=1))
 
     assert "4 in flight, 1 failed" in sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("load", "--shards=0"),
+        ("load", "--duration=inf"),
+        ("load", "--timeout=inf"),
+        ("load", "--slo-ttft-ms=nan"),
+        ("load", "--rate=1,"),
+        ("calibrate", "--itl-ms=0"),
+        ("calibrate", "--ttft-ms=-1"),
+        ("calibrate", "--seconds=nan"),
+        ("calibrate", "--shards=0"),
+    ],
+)
+def test_number_that_cannot_be_is_refused_with_its_option(command, option, capsys):
+    words = ["http://h"] if command == "load" else []
+
+    with pytest.raises(SystemExit) as ended:
+        main([command, *words, option])
+
+    assert ended.value.code == 2
+    assert f"argument {option.partition('=')[0]}: " in capsys.readouterr().err
+
+
+def test_calibrate_looks_for_the_folder_first(capsys):
+    assert main(["calibrate", "--json", "/nope/c.json", "--seconds", "9999"]) == 2
+
+    assert "mkdir -p /nope" in capsys.readouterr().err
+
+
+def test_points_measured_before_an_error_are_in_the_file(url, tmp_path, monkeypatch):
+    seen = []
+
+    def measure(run, make_prompts, calibrate, **_):
+        if seen:
+            raise ProcessDied("The load process is gone.")
+        seen.append(run(make_prompts()))
+        return seen[0]
+
+    monkeypatch.setattr("pytest_pd.terminal.load.measure_point", measure)
+    out = tmp_path / "o.json"
+    words = [url, "--concurrency", "1,2", "--requests", "8", *FAST, "--quiet"]
+
+    assert main(["load", *words, "--json", str(out)]) == 2
+    assert [entry["point"] for entry in json.loads(out.read_text())] == ["c1"]

@@ -1,0 +1,89 @@
+"""What the options of ``load`` and ``calibrate`` may be: told before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from pytest_pd.errors import MeasurementError, SpecError
+
+
+def count(text: str) -> int:
+    """Return a whole number of 0 or more.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 0)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no whole number of {least} or more"
+        )
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Return a finite number above 0.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that could not be written when the figures are there.
+
+    Raises:
+        SpecError: its folder is missing or closed to us, or it is a folder itself.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise SpecError(f"{path} is a folder.", hint="name a file")
+    if not folder.is_dir():
+        raise SpecError(f"Folder {folder} does not exist.", hint=f"mkdir -p {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise SpecError(f"{path} cannot be written by this user.")
+
+
+def write_json(path: Path, data: Any, *, done: bool = True) -> None:
+    """Write `data`; while more is to come, into files and not into pipes.
+
+    Raises:
+        MeasurementError: it cannot be written any more.
+    """
+    if not done and path.exists() and not path.is_file():
+        return
+    try:
+        path.write_text(json.dumps(data, indent=1) + "\n")
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written: {error.strerror}.",
+            hint="the figures stand above; make room and give another file",
+        ) from error
