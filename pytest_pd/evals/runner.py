@@ -22,7 +22,8 @@ from pytest_pd.errors import EngineMissing, InvalidRun
 from pytest_pd.evals import data
 from pytest_pd.evals.sample import Sample, read_samples
 from pytest_pd.installer.paths import find_program
-from pytest_pd.report.redact import NAME, redact, secrets_in
+from pytest_pd.report.redact import redact, secrets_in
+from pytest_pd.secret import is_secret
 from pytest_pd.spec.evals import EvalFileSpec
 from pytest_pd.spec.locate import HERE, Roots, find_path
 
@@ -231,7 +232,7 @@ def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
 
     An ``OPENAI_API_KEY`` above all: lm-eval would send it to the servers under test.
     """
-    env = {k: v for k, v in environ.items() if k == HUB_TOKEN or not NAME.search(k)}
+    env = {k: v for k, v in environ.items() if k == HUB_TOKEN or not is_secret(k, v)}
     env.pop("PYTHONPATH", None)
     env |= {"PYTHONNOUSERSITE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"

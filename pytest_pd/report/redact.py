@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pytest_pd.secret import BEARER, IN_URL, MASK, NAME, redact, secrets_in
+from pytest_pd.secret import BEARER, IN_URL, MASK, is_secret, redact, secrets_in
 
 __all__ = [
     "BEARER",
     "IN_URL",
     "MASK",
-    "NAME",
     "redact",
     "redact_environment",
     "secrets_in",
@@ -21,6 +20,6 @@ def redact_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with secret values masked, names kept."""
     secrets = secrets_in(environ)
     return {
-        name: MASK if NAME.search(name) else redact(value, secrets)
+        name: MASK if is_secret(name, value) else redact(value, secrets)
         for name, value in sorted(environ.items())
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from pytest_pd.secret import is_secret
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -35,12 +36,11 @@ Word = Annotated[str, BeforeValidator(_word)]
 """Text; numbers are taken as they are written, booleans refused."""
 
 Args = Annotated[tuple[Word, ...], BeforeValidator(_words)]
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY)$", re.IGNORECASE)
 
 
 def _no_secrets(env: dict[str, str]) -> dict[str, str]:
     for name, value in env.items():
-        if value and _SECRET.search(name):
+        if is_secret(name, value):
             raise ValueError(
                 f"{name} looks like a secret, and what stands here gets into plans and "
                 "logs: name it in env_from_host, and set it where pytest is started"

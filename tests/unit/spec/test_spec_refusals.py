@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pd.errors import SpecError
+from pytest_pd.secret import secrets_in
 from pytest_pd.spec.explain import known_keys
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.topology import TopologySpec
@@ -108,6 +109,47 @@ def test_pools_that_cannot_be(write: Write, pool: str, fact: str) -> None:
 
     assert fact in error.fact
     assert error.fact.startswith(f"{write('aggregated: ' + pool)}:9")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DB_PASSWD",
+        "REDIS_PASS",
+        "GITHUB_PAT",
+        "NGC_CREDENTIALS",
+        "SSL_PASSPHRASE",
+        "SENTRY_DSN",
+        "WANDB_APIKEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN_2",
+    ],
+)
+def test_every_name_that_is_masked_is_refused_in_env(write: Write, name: str) -> None:
+    error = refusal(write(f"aggregated: {{env: {{{name}: abc-def}}}}\n"))
+
+    assert f"{name} looks like a secret" in error.fact
+    assert secrets_in({name: "abc-def"}) == ("abc-def",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOKENIZERS_PARALLELISM", "'false'"),
+        ("VLLM_TOKENIZER_MODE", "mistral"),
+        ("MAX_NUM_BATCHED_TOKENS", "131072"),
+        ("DYN_TOKEN_ECHO_DELAY_MS", "10"),
+        ("HF_TOKEN_PATH", "/run/secrets/hf"),
+        ("HF_TOKEN", "''"),
+        ("VLLM_FUSION_PASS", "'true'"),
+    ],
+)
+def test_settings_with_such_names_are_no_secrets(
+    write: Write, name: str, value: str
+) -> None:
+    path = write(f"aggregated: {{env: {{{name}: {value}}}}}\n")
+
+    assert read_topology(path).aggregated.env == {name: value.strip("'")}
 
 
 def test_a_secret_is_not_repeated_in_the_refusal(write: Write) -> None:
