@@ -221,7 +221,7 @@ def test_the_commands_reap_what_a_killed_harness_left(tmp_path, capsys, monkeypa
         os.kill(run.read_manifest()["keeper"]["pid"], signal.SIGKILL)
         child.kill()
         child.wait()
-    assert len(survivors(run)) == 6
+    wait_until(lambda: len(survivors(run)) == 6, "the end of the keeper")
 
     runs = str(tmp_path / "runs")
     assert cli.main(["reap", "--runs", runs, "--dry-run"]) == 0
