@@ -23,6 +23,7 @@ from pytest_pd.plan.seam import Engine, Router
 from pytest_pd.plan.seat import Context, take_seats
 from pytest_pd.plan.service import Started, fill_for_run, start_all
 from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.extra import IdentitySpec
 from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.workload import WorkloadSpec
 
@@ -34,6 +35,8 @@ KV_TOKENS = 200_000
 
 TESTS_S = {"quick": 300.0, "standard": 1800.0, "full": 14400.0}
 TEARDOWN_S = 60.0
+ESTIMATES = ("queue_s", "setup_s", "tests_s", "teardown_s")
+"""Budgets of stages that nothing ends."""
 
 
 def make_plan(
@@ -213,5 +216,12 @@ def _carried(topology: TopologySpec) -> Iterator[str]:
     for name in ("setup", "software", "profiling"):
         if getattr(topology, name):
             yield f"{name}: is recorded; nothing here carries it out."
+    if topology.identity != IdentitySpec():
+        yield "identity: is recorded; nothing here compares what runs with it."
+    if topology.placement.same_nvlink_domain:
+        yield "placement.same_nvlink_domain: is recorded; nothing here looks for it."
+    given = [name for name in ESTIMATES if getattr(topology.budgets, name)]
+    if given:
+        yield f"budgets.{', '.join(given)}: counted as costs; nothing ends a stage."
     if topology.performance_only:
         yield "Forced acceptance bends the tokens: performance suites only."

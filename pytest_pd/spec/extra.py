@@ -27,7 +27,7 @@ class EvalSpec(Model):
 
 
 class IdentitySpec(Model):
-    """What must be seen running; another observation makes a run invalid."""
+    """What should be seen running; recorded, and nothing here compares it."""
 
     revision: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
@@ -84,7 +84,8 @@ class PlacementSpec(Model):
             ``auto``: only if there are too few nodes; ``preferred``: whenever
             they fit; ``required``: refuse what does not fit on shared nodes.
         gpus_per_node: GPUs of a node when the plan is made without a cluster.
-        same_nvlink_domain: Both roles must lie in one NVLink domain.
+        same_nvlink_domain: Both roles should lie in one NVLink domain; recorded,
+            and nothing here looks for it.
     """
 
     pack: bool = True
@@ -94,7 +95,15 @@ class PlacementSpec(Model):
 
 
 class BudgetSpec(Model):
-    """Seconds for each stage; a stage without a number keeps its default."""
+    """Seconds for each stage; a stage without a number keeps its default.
+
+    Attributes:
+        queue_s, setup_s, tests_s, teardown_s: Counted in the plan's costs; a stage
+            that takes longer goes on.
+        ready_s: A service that is not ready by then ends the deployment.
+        stall_s: So does one that shows no progress for so long.
+        allocation_s: What setup, ready, tests and teardown must fit together.
+    """
 
     queue_s: Seconds | None = None
     setup_s: Seconds | None = None

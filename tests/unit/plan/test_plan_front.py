@@ -154,6 +154,12 @@ def test_control_plane_and_router_can_each_have_a_node(plan: Plan) -> None:
             {"profiling": {"tool": "nsys", "role": "decode", "stop_step": 2}},
             "profiling:",
         ),
+        ({"identity": {"versions": {"vllm": "0.32.0"}}}, "identity: is recorded"),
+        ({"placement": {"same_nvlink_domain": True}}, "same_nvlink_domain: is rec"),
+        (
+            {"budgets": {"queue_s": 60, "tests_s": 60, "ready_s": 60}},
+            "budgets.queue_s, tests_s: counted as costs",
+        ),
         (
             {
                 "prefill": {},
