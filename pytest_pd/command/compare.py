@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from pytest_pd.command.numbers import share, zero_or_more
 from pytest_pd.errors import MeasurementError
+from pytest_pd.load.option import positive, share, zero_or_more
 from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("servers, measured in turn").add_argument
     add("--workload", default="llama31_8b_100", metavar="NAME", help="file or name")
     add("--level", choices=LEVELS, default="standard", help="points of the workload")
-    add("--rounds", type=int, default=3, metavar="N", help="A B is one, default 3")
+    add("--rounds", type=positive, default=3, metavar="N", help="A B is one, default 3")
     add(
         "--own-prompts",
         action="store_true",

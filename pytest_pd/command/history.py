@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytest_pd.command.numbers import share, zero_or_more
+from pytest_pd.load.option import share, zero_or_more
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.history import (
     ALPHA,

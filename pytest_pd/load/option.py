@@ -1,4 +1,4 @@
-"""What the options of ``load`` and ``calibrate`` may be: told before anything runs."""
+"""What options with numbers and files may be: told before anything runs."""
 
 from __future__ import annotations
 
@@ -48,13 +48,41 @@ def above_zero(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
+    number = _number(text)
+    if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return number
+
+
+def zero_or_more(text: str) -> float:
+    """Return a finite number that is not negative.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
+    return number
+
+
+def share(text: str) -> float:
+    """Return a number above 0 and below 1.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    number = _number(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and below 1")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def check_file(path: Path) -> None:

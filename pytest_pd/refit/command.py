@@ -120,7 +120,12 @@ def _judge(args: argparse.Namespace) -> int:
 
     if not args.job.is_file():
         raise SpecError(f"{args.job} is no file.", hint="give the job's JSON")
-    job = load_job(args.job)
+    try:
+        job = load_job(args.job)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            f"{args.job} is no job of a refit.", hint="give the job.json in its folder"
+        ) from error
     cells = make_cells(job.kinds, job.source, job.target)
     cluster = files.read_refit_cluster(args.cluster)
     bound_s = make_bound(cells, cluster, job.element_bytes).bound_s

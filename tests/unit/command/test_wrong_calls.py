@@ -14,6 +14,7 @@ from pytest_pd.cli import main
         ("compare a b --confidence nan", "'nan' is no share"),
         ("compare a b --effect -1", "'-1' is no number from 0 on"),
         ("compare a b --jitter inf", "'inf' is no number from 0 on"),
+        ("compare a b --rounds 0", "'0' is no whole number of 1 or more"),
         ("history a --alpha 5", "'5' is no share"),
         ("history a --effect x", "'x' is no number from 0 on"),
         ("history a --jitter -0.1", "'-0.1' is no number from 0 on"),
@@ -52,3 +53,12 @@ def test_file_that_is_no_text_is_no_output_of_the_benchmark(tmp_path, capsys):
 
     assert main(["refit", "parse", "kimi_k2", str(path), "-s", "1"]) == 2
     assert "has no 'Mean'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kinds": 1}'])
+def test_json_that_is_no_job_of_a_refit_is_told(tmp_path, capsys, text):
+    path = tmp_path / "job.json"
+    path.write_text(text)
+
+    assert main(["refit", "judge", str(path)]) == 2
+    assert "is no job of a refit" in capsys.readouterr().err
