@@ -20,7 +20,11 @@ import time
 from pathlib import Path
 
 WITH = ["-p", "pytest_pd.plugin"]
+BARE = ["-p", "nothing_plugin"]
+"""Empty: ``-p`` has pytest look at every distribution, as any start does."""
 ALONE = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+# An installed plugin is compiled once; without its .pyc each session would do it anew.
+ALONE.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def cost(folder: Path, options: list[str]) -> tuple[float, float]:
@@ -54,9 +58,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "test_nothing.py").write_text("def test_nothing(): pass\n")
+        (folder / "nothing_plugin.py").touch()
         cost(folder, WITH)
         for _ in range(args.count):
-            bare.append(cost(folder, []))
+            bare.append(cost(folder, BARE))
             used.append(cost(folder, WITH))
     for i, kind in enumerate(("wall", "CPU")):
         print(describe(kind, [b[i] for b in bare], [u[i] for u in used]))

@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 WORKER_EXIT_S = 30
 """How long an xdist worker may take its topologies down after an interrupt."""
 
-pytest_plugins = (
-    "pytest_pd.fixtures.topology",
-    "pytest_pd.fixtures.ask",
-    "pytest_pd.fixtures.record",
-    "pytest_pd.fixtures.witness",
-    "pytest_pd.fixtures.load",
-    "pytest_pd.fixtures.score",
-    "pytest_pd.fixtures.damage",
-)
+pytest_plugins = ("pytest_pd.fixtures.registered",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
