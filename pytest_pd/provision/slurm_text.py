@@ -215,7 +215,7 @@ def batch_script(request: JobRequest) -> str:
     )
 
 
-def watchman_script(request: JobRequest, seconds: int = 10) -> str:
+def watchman_script(request: JobRequest, seconds: int = 8) -> str:
     """Return the lines that cancel the job from the submitting host.
 
     A job that is still pending runs no holder that could end it, so this is what
