@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,7 @@ def above_zero(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
-    number = _number(text)
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
+    return _number(text, lambda n: 0 < n < math.inf, "number above 0")
 
 
 def zero_or_more(text: str) -> float:
@@ -60,10 +58,7 @@ def zero_or_more(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
-    number = _number(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
-    return number
+    return _number(text, lambda n: 0 <= n < math.inf, "number from 0 on")
 
 
 def share(text: str) -> float:
@@ -72,17 +67,17 @@ def share(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none.
     """
-    number = _number(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share above 0 and below 1")
-    return number
+    return _number(text, lambda n: 0 < n < 1, "share above 0 and below 1")
 
 
-def _number(text: str) -> float:
+def _number(text: str, fits: Callable[[float], bool], words: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        return math.nan
+        number = math.nan
+    if not fits(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no {words}")
+    return number
 
 
 def check_file(path: Path) -> None:

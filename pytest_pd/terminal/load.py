@@ -18,14 +18,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import SpecError
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
-from pytest_pd.load.external import DRIVERS, check_demands, run_external
+from pytest_pd.load.external import DRIVERS
 from pytest_pd.load.option import above_zero, check_file, count, positive, write_json
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
@@ -35,7 +34,6 @@ from pytest_pd.load.tokenizer import find_tokenizer
 from pytest_pd.load.workload import (
     LEVELS,
     SweepPoint,
-    lengths_of,
     prompts_for,
     read_workload,
     sweep,
@@ -47,6 +45,7 @@ from pytest_pd.measure.trial import measure_point
 from pytest_pd.measure.warm import Warmer, WarmUp, shape_of, wave_of, with_warm_up
 from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
+from pytest_pd.terminal.by_tool import by_tool, check_tool, shards_of
 from pytest_pd.terminal.view import LiveView, as_table, plain_point
 
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
@@ -129,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
             hint="give --level full",
         )
     if args.tool:
-        _check_tool(args, spec, target, points)
+        check_tool(args, spec, target, points)
     source = None if args.tool else _source(args, spec, model, headers)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
@@ -137,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     for point in points:
         warmed = WarmUp()
         if source is None:
-            result = _by_tool(args, spec, point, target)
+            result = by_tool(args, spec, point, target)
         else:
             warmed = _warm(args, spec, point, target, source, warmer)
             result = _measure(args, spec, point, target, source)
@@ -304,7 +303,7 @@ def _measure(
     target: Target,
     source: PromptSource,
 ) -> LoadResult:
-    processes = _shards(args, spec)
+    processes = shards_of(args, spec)
     shows = not args.quiet and sys.stderr.isatty()
     # a process of its own keeps the drawing away from the measuring
     shards: Any = [()] * processes if shows else processes
@@ -330,51 +329,6 @@ def _measure(
         return once(make_prompts())
     return measure_point(
         once, make_prompts, _calibrator(args, processes), error_share=spec.error_share
-    )
-
-
-def _shards(args: argparse.Namespace, spec: WorkloadSpec) -> int:
-    return int(args.shards or spec.shards)
-
-
-def _check_tool(
-    args: argparse.Namespace,
-    spec: WorkloadSpec,
-    target: Target,
-    points: Sequence[SweepPoint],
-) -> None:
-    """Refuse what a tool of another make cannot be asked for.
-
-    Raises:
-        SpecError: with what to leave out.
-    """
-    why = ""
-    if args.header or args.api_key_env:
-        why = "would show the headers on its command line"
-    elif spec.kind == "trace" or spec.turns > 1:
-        why = "is given lengths here, neither traces nor conversations"
-    elif args.model_dir is None:
-        why = "wants the model's tokenizer: give --model-dir"
-    elif _shards(args, spec) > 1 or args.engine != "auto":
-        why = "sends by itself: --shards and --engine are for our own load processes"
-    if why:
-        raise SpecError(f"{args.tool} {why}.", hint="leave out --with, or change that")
-    for point in points:
-        check_demands(args.tool, target, point.load, lengths_of(spec))
-
-
-def _by_tool(
-    args: argparse.Namespace, spec: WorkloadSpec, point: SweepPoint, target: Target
-) -> LoadResult:
-    folder = (args.save or Path("load")) / f"{args.tool}-{point.label}"
-    return run_external(
-        args.tool,
-        target,
-        point.load,
-        lengths_of(spec),
-        tokenizer=args.model_dir,
-        output=folder,
-        executable=args.tool_path,
     )
 
 
