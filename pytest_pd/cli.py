@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from pytest_pd import __version__
 from pytest_pd.errors import PdError
@@ -82,6 +84,26 @@ def complete(line: str) -> None:
     argcomplete.autocomplete(parser)
 
 
+UNREAD = 128 + 13
+"""Exit code when a reader such as ``head`` left early, as shells tell SIGPIPE."""
+
+
+def _carried_out(module: ModuleType, args: argparse.Namespace) -> int:
+    code = int(module.run(args))
+    sys.stdout.flush()  # here it is still told who does not read
+    return code
+
+
+def _is_unread() -> bool:
+    """Tell whether nobody reads our output any more; what is left of it is dropped."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors are exit code 2.
 
@@ -100,11 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     module.configure(parser)
     try:
-        return int(module.run(parser.parse_args(words[1:])))
+        return _carried_out(module, parser.parse_args(words[1:]))
     except PdError as error:
         print(f"pytest-pd {words[0]}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return UNREAD
         if error.filename is None:
             raise
         told = PdError(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from pytest_pd.cli import main
+from pytest_pd.cli import UNREAD, main
+
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
 @pytest.mark.parametrize(
@@ -62,3 +68,14 @@ def test_json_that_is_no_job_of_a_refit_is_told(tmp_path, capsys, text):
 
     assert main(["refit", "judge", str(path)]) == 2
     assert "is no job of a refit" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    words = [sys.executable, "-m", "pytest_pd.cli", "refit", "plan", "kimi_k2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, env=os.environ | UNBUFFERED) as child:
+        child.stdout.close()
+        told = child.stderr.read()
+
+    assert told == b""
+    assert child.returncode == UNREAD
