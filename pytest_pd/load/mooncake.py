@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,23 @@ def read_trace(
     return sorted(entries, key=lambda entry: entry.at_s)
 
 
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no time")
+    return number
+
+
 def _entry(line: bytes, where: str) -> TraceEntry:
     try:
         fields: dict[str, Any] = json.loads(line)
         return TraceEntry(
-            at_s=float(fields["timestamp"]) / 1e3,
+            at_s=_finite(fields["timestamp"]) / 1e3,
             input_tokens=int(fields["input_length"]),
             output_tokens=max(int(fields["output_length"]), 1),
             blocks=tuple(int(block) for block in fields.get("hash_ids", ())),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise SpecError(
             f"Line of the trace cannot be read: {type(error).__name__} {error}.",
             hint="wanted: timestamp, input_length, output_length, hash_ids",
