@@ -2,6 +2,7 @@
 
     python benchmarks/load/bench.py errors       error against the truth, four clients;
                                                  CPU per 1,000 events against C
+    python benchmarks/load/bench.py cpu          that CPU alone, in longer runs
     python benchmarks/load/bench.py peers        TTFT of aiperf, vllm bench, guidellm
     python benchmarks/load/bench.py startup      a run of one request
     python benchmarks/load/bench.py many         1,024 streams for a minute, two shards
@@ -134,10 +135,24 @@ def bench_errors(args):
                     clients_of_asyncio(server, concurrency, folder)
 
 
-def both_of_ours(server, program, concurrency, requests):
+def bench_cpu(args):
+    """CPU per 1,000 events of the C client and of ours: C, fifo, C, normal."""
+    with tempfile.TemporaryDirectory() as folder, truth_server(*TRUE) as server:
+        program = build_c(folder, "client")
+        for _ in range(args.rounds):
+            for concurrency in (64, 256):
+                for scheduling in ("auto", "normal"):
+                    both_of_ours(
+                        server, program, concurrency, 4 * concurrency, (scheduling,)
+                    )
+
+
+def both_of_ours(
+    server, program, concurrency, requests, schedulings=("auto", "normal")
+):
     before = os.getloadavg()[0]
     c_ms = c_client(program, server, concurrency, requests)
-    for scheduling in ("auto", "normal"):
+    for scheduling in schedulings:
         result, errors = ours(server, concurrency, requests, scheduling)
         own_ms = result.instrument.cpu_s * 1e6 / (requests * TOKENS)
         who = {
@@ -254,7 +269,7 @@ def workplace():
 
 
 def bench_peers(args):
-    concurrency, requests = 64, 192
+    concurrency, requests = 64, args.requests
     with workplace() as folder, truth_server(*TRUE) as server:
         for turn in range(args.rounds):
             before = os.getloadavg()[0]
@@ -433,6 +448,7 @@ def flat(found, prefix=""):
 def main():
     kinds = {
         "errors": bench_errors,
+        "cpu": bench_cpu,
         "peers": bench_peers,
         "startup": bench_startup,
         "many": bench_many,
@@ -447,6 +463,7 @@ def main():
     parser.add_argument("--since", default="", help="of the table: 2026-11-21T16:00")
     parser.add_argument("--peer", action="append", choices=PEERS)
     parser.add_argument("--scheduling", choices=("auto", "normal"), default="auto")
+    parser.add_argument("--requests", type=int, default=192, help="of the peers")
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--itl-us", type=int, default=20_000)
     args = parser.parse_args()

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pytest_pd.load.clock import NS
 from pytest_pd.load.point import Arrivals
 from pytest_pd.load.record import Array, Event, Outcome
 from pytest_pd.load.result import LoadResult
 
 MIN_ACHIEVED_SHARE = 0.9
 """Of the requested rate, over the span in which requests were sent."""
+END_SLACK_S = 0.1
+"""A stream that became free this near to the end need not have started again."""
 
 
 def invalid_reasons(result: LoadResult) -> Iterator[str]:
@@ -40,20 +43,33 @@ def used_up(result: LoadResult) -> Iterator[str]:
     """Yield a reason where a run limited by time had no prompt left before its end.
 
     A trace ends when it ends, and so does a run that also has a number of requests.
+    In a closed loop without conversations each load process is looked at: its streams
+    never rest while it has prompts.
     """
     point, rows = result.point, result.requests
     is_fed = point.arrivals not in (Arrivals.TRACE, Arrivals.BURST)
+    measured = result.rows()
     if point.duration_s is None or point.requests is not None or not is_fed:
         return
-    measured = result.rows()
-    if not len(measured) or (rows["outcome"] == Outcome.NOT_SENT).any():
+    if not len(measured):
         return
-    lasted_s = (measured["end_ns"].max() - measured["intended_ns"].min()) / 1e9
-    if lasted_s < point.duration_s:
-        yield (
-            f"all {len(measured)} prompts were used up after {lasted_s:.3g} of "
-            f"{point.duration_s:g} s: shorten the time, or the prompts"
-        )
+    start_ns = int(measured["intended_ns"].min())
+    if not (rows["outcome"] == Outcome.NOT_SENT).any():
+        lasted_s = (int(measured["end_ns"].max()) - start_ns) / NS
+        if lasted_s < point.duration_s:
+            yield (
+                f"all {len(measured)} prompts were used up after {lasted_s:.3g} of "
+                f"{point.duration_s:g} s: shorten the time, or the prompts"
+            )
+    elif not point.is_open and (measured["session"] < 0).all():
+        for shard in np.unique(measured["shard"]):
+            own = measured[measured["shard"] == shard]
+            lasted_s = (int(own["end_ns"].max()) - start_ns) / NS
+            if lasted_s < point.duration_s - END_SLACK_S:
+                yield (
+                    f"load process {shard} had used up its {len(own)} prompts after "
+                    f"{lasted_s:.3g} of {point.duration_s:g} s: give more prompts"
+                )
 
 
 def _too_few(result: LoadResult, rows: Array) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
-from pytest_pd.load.record import Event, Phase
+from pytest_pd.load.record import Event, Outcome, Phase
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
 from pytest_pd.load.target import Target
+from pytest_pd.load.validity import used_up
 from pytest_pd.measure.provenance import describe
 
 
@@ -93,6 +95,19 @@ def test_prompts_used_up_before_the_time_void_the_run(truth):
 
     (reason,) = result.reasons
     assert re.match(r"all 8 prompts were used up after .* of 60 s", reason)
+
+
+def test_one_load_process_without_prompts_before_the_time_voids_the_run(truth, load):
+    result = load(truth.url, requests=500, concurrency=2, duration_s=0.3)
+    timed = replace(result, point=LoadPoint(concurrency=2, duration_s=0.3))
+    rows = timed.requests.copy()
+    sent = np.flatnonzero(rows["outcome"] != Outcome.NOT_SENT)
+    rows["shard"][sent[: len(sent) // 3]] = 1
+
+    (reason,) = used_up(replace(timed, requests=rows))
+
+    assert re.match(r"load process 1 had used up its \d+ prompts after", reason)
+    assert not list(used_up(timed))
 
 
 def test_number_that_ends_before_the_time_is_no_lack_of_prompts(truth):
