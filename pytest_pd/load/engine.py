@@ -20,7 +20,7 @@ from pytest_pd.load.record import Outcome
 from pytest_pd.load.stamps import CONTROL_BYTES, READ_BYTES, read_timespec
 from pytest_pd.load.target import RequestWriter, Target
 
-TICK_NS = NS // 20
+TICK_NS = NS // 10
 SURVEY_NS = NS // 5
 SPIN_NS = 60_000
 """The timer wakes this early, and the loop spins for the rest: a sleeping process

@@ -49,7 +49,7 @@ def run_load(
             allowed; ``normal`` never does.
         directory: Map the record into files there, so that it outlives a
             killed process; None keeps it in memory.
-        on_tick: Called 20 times a second with the counters.
+        on_tick: Called 10 times a second with the counters.
 
     Raises:
         SpecError: too few prompts, or a point that cannot be.

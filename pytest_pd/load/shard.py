@@ -142,7 +142,7 @@ def run_share(
         scheduling: See `prompt_scheduling`.
         wait_start: Called when this shard is ready; returns the monotonic ns at
             which all shards start. None starts at once.
-        on_tick: Called 20 times a second from the loop: must be quick.
+        on_tick: Called 10 times a second from the loop: must be quick.
     """
     settler = Settler(recorder, prompts, shard=share.number)
     loop = make_engine(engine, target, prompts, settler, share.point.timeout_s)
