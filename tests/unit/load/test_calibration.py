@@ -51,15 +51,15 @@ def test_events_with_a_read_of_their_own_are_exact(calibration):
 
 
 def test_a_shifted_clock_would_be_seen(truth):
-    """The check can fail: a reading 20 ms off is an error of about that."""
+    """The check can fail: a reading 2 s off is an error of about that."""
     truth.take_log()
     prompts = [Prompt(text=f"a {k}", output_tokens=4) for k in range(4)]
     result = run_load(Target(url=truth.url), LoadPoint(requests=4), prompts)
-    result.columns["stamp_ns"][:] += 20_000_000
+    result.columns["stamp_ns"][:] += 2_000_000_000
 
     errors = compare(result, truth.take_log(), 0.005)
 
-    assert (errors.ttft > 10_000_000).all()
+    assert (errors.ttft > 1_000_000_000).all()
 
 
 def test_missing_event_is_no_error_of_zero(truth):
