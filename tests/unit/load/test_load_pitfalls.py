@@ -25,7 +25,7 @@ from pytest_pd.measure.percentile import percentile
 
 def test_01_a_stalled_client_is_not_a_slow_server(truth):
     """The client sleeps 60 ms at a time; the readings do not see it."""
-    prompts = [Prompt(text=f"a {k}", output_tokens=16) for k in range(24)]
+    prompts = [Prompt(text=f"a {k}", output_tokens=10) for k in range(24)]
     point = LoadPoint(concurrency=1, requests=24)
     truth.take_log()
 
