@@ -48,10 +48,10 @@ def main() -> int:
         outcomes = run_jobs(jobs, folder)
     elapsed_s = time.perf_counter() - start
     for o in outcomes:
+        plain = f"plain {spread(o.plain_s)}, ratio {o.plain_ratio:.2f}, "
         print(
-            f"{o.name} {o.status}: refit {spread(o.refit_s)}, plain "
-            f"{spread(o.plain_s)}, ratio {o.plain_ratio:.2f}, "
-            f"{o.remote_bytes / 1e6:.0f} MB remote"
+            f"{o.name} {o.status}: refit {spread(o.refit_s)}, "
+            f"{'' if args.no_plain else plain}{o.remote_bytes / 1e6:.0f} MB remote"
         )
     cores = len(os.sched_getaffinity(0))
     print(f"all {elapsed_s:.1f} s; {cores} cores, load {load:.1f} before")
