@@ -68,6 +68,11 @@ class LoadPoint:
     def is_open(self) -> bool:
         return self.arrivals is not Arrivals.CLOSED
 
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds that end the run; None where a number of requests does."""
+        return self.duration_s if self.requests is None else None
+
 
 def _check(point: LoadPoint) -> None:
     if point.concurrency is not None and point.concurrency < 1:

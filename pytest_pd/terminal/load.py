@@ -310,7 +310,8 @@ def _measure(
     view = LiveView(point.label) if shows else None
 
     def once(prompts: Any) -> LoadResult:
-        with view.running(len(prompts)) if view else nullcontext() as tick:
+        limit_s = point.load.limit_s
+        with view.running(len(prompts), limit_s) if view else nullcontext() as tick:
             return run_load(
                 target,
                 point.load,

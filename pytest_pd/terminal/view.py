@@ -27,26 +27,42 @@ class LiveView:
         self._console = console or Console(stderr=True)
 
     @contextmanager
-    def running(self, total: int) -> Iterator[Callable[[Counters], None]]:
-        """Yield the function to call with the counters."""
+    def running(
+        self, total: int, limit_s: float | None = None
+    ) -> Iterator[Callable[[Counters], None]]:
+        """Yield the function to call with the counters.
+
+        Args:
+            total: Requests that end the run.
+            limit_s: Seconds that end it instead.
+        """
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}{task.fields[unit]}"),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
         )
-        started = time.monotonic()
+        started = 0.0
         with Progress(*columns, console=self._console, transient=True) as progress:
-            task = progress.add_task(self._label, total=total, state="warming up")
+            task = progress.add_task(
+                self._label,
+                total=total if limit_s is None else limit_s,
+                unit="" if limit_s is None else " s",
+                state="warming up",
+            )
 
             def tick(counters: Counters) -> None:
-                rate = counters.done / max(time.monotonic() - started, 1e-9)
+                nonlocal started
+                started = started or time.monotonic()  # the warm-up is over
+                passed_s = max(time.monotonic() - started, 1e-9)
+                rate = counters.done / passed_s
                 state = (
                     f"{counters.in_flight} in flight, {counters.failed} failed, "
                     f"{rate:.3g}/s"
                 )
-                progress.update(task, completed=counters.done, state=state)
+                completed = counters.done if limit_s is None else passed_s
+                progress.update(task, completed=completed, state=state)
 
             yield tick
 

@@ -230,6 +230,16 @@ def test_live_view_shows_rate_and_flight():
     assert "4 in flight, 1 failed" in sink.getvalue()
 
 
+def test_live_view_of_a_point_limited_by_time_shows_the_time():
+    sink = io.StringIO()
+    console = Console(file=sink, width=120, force_terminal=True)
+
+    with LiveView("c4", console).running(100_000, 30.0) as tick:
+        tick(Counters(done=6))
+
+    assert "0/30 s" in sink.getvalue()
+
+
 @pytest.mark.parametrize(
     ("command", "option"),
     [
