@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pytest_pd.errors import MeasurementError
@@ -11,6 +12,8 @@ from pytest_pd.load.words import COMMON_WORDS, single_token_words
 
 LAST_IDS = (9000, 4500, 2200, 1100, 500, 250, 120)
 """Token ids that a vocabulary may reach, largest first."""
+Verify = ssl.SSLContext | bool
+"""Whom https trusts, as httpx takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +24,25 @@ class EngineTokenizer:
     model: str
     words: Sequence[str]
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: Verify = field(default=True, repr=False)
     name: str = "the engine's /tokenize"
     lead: str = ""
 
     @classmethod
     def ask(
-        cls, url: str, model: str, headers: Mapping[str, str] | None = None
+        cls,
+        url: str,
+        model: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        verify: Verify = True,
     ) -> EngineTokenizer:
         """Return a tokenizer after the engine has answered.
 
         Raises:
             MeasurementError: it has no such endpoint.
         """
-        probe = cls(url, model, (), headers or {})
+        probe = cls(url, model, (), headers or {}, verify)
         plain = probe.count("")
         words = single_token_words(lambda text: probe.count(text) - plain)
         answer = probe.ask_for("".join(words))
@@ -42,7 +51,7 @@ class EngineTokenizer:
                 "The engine knows none of the common words.",
                 hint="give the model's directory, or use token ids",
             )
-        return cls(url, model, words, headers or {})
+        return replace(probe, words=words)
 
     def count(self, text: str) -> int:
         return int(self.ask_for(text)["count"])
@@ -59,7 +68,12 @@ class EngineTokenizer:
         url = f"{self.url.rstrip('/')}/tokenize"
         try:
             answer = httpx.post(
-                url, json=body, headers=dict(self.headers), timeout=30, trust_env=False
+                url,
+                json=body,
+                headers=dict(self.headers),
+                timeout=30,
+                trust_env=False,
+                verify=self.verify,
             )
             answer.raise_for_status()
             found: dict[str, Any] = answer.json()
@@ -85,6 +99,7 @@ class UsageTokenizer:
     words: Sequence[str]
     is_chat: bool
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    verify: Verify = field(default=True, repr=False)
     name: str = "usage in the server's answers"
     lead: str = ""
 
@@ -96,21 +111,29 @@ class UsageTokenizer:
         headers: Mapping[str, str] | None = None,
         *,
         is_chat: bool,
+        verify: Verify = True,
     ) -> UsageTokenizer:
         """Return a tokenizer after the server has answered some short requests.
 
         Raises:
             MeasurementError: it does not answer, or its answers hold no usage.
         """
-        probe = cls(url, model, (), is_chat, headers or {})
+        probe = cls(url, model, (), is_chat, headers or {}, verify)
         plain = probe.count("")
         words = single_token_words(lambda text: probe.count(text) - plain)
-        return cls(url, model, words, is_chat, headers or {})
+        return replace(probe, words=words)
 
     def count(self, text: str) -> int:
         if not text:  # which not every server takes
             return self.count(f" {COMMON_WORDS[0]}") - 1
-        answer = complete(self.url, self.model, self.headers, text, self.is_chat)
+        answer = complete(
+            self.url,
+            self.model,
+            self.headers,
+            text,
+            is_chat=self.is_chat,
+            verify=self.verify,
+        )
         try:
             return int(answer["usage"]["prompt_tokens"])
         except (TypeError, KeyError, ValueError) as error:
@@ -125,7 +148,9 @@ def complete(
     model: str,
     headers: Mapping[str, str],
     prompt: str | list[int],
+    *,
     is_chat: bool = False,
+    verify: Verify = True,
 ) -> dict[str, Any]:
     """Return the whole answer to a prompt, one token long.
 
@@ -143,7 +168,12 @@ def complete(
     path = f"{url.rstrip('/')}/v1/{'chat/' if is_chat else ''}completions"
     try:
         answer = httpx.post(
-            path, json=body, headers=dict(headers), timeout=60, trust_env=False
+            path,
+            json=body,
+            headers=dict(headers),
+            timeout=60,
+            trust_env=False,
+            verify=verify,
         )
         answer.raise_for_status()
         found = answer.json()
@@ -154,7 +184,9 @@ def complete(
     return found if isinstance(found, dict) else {}
 
 
-def last_token_id(url: str, model: str, headers: Mapping[str, str]) -> int | None:
+def last_token_id(
+    url: str, model: str, headers: Mapping[str, str], *, verify: Verify = True
+) -> int | None:
     """Return an id that the server's vocabulary reaches; None if it takes none.
 
     The size of a vocabulary is in no answer, so a short prompt of one id is sent. It
@@ -162,7 +194,7 @@ def last_token_id(url: str, model: str, headers: Mapping[str, str]) -> int | Non
     """
     for last in LAST_IDS:
         try:
-            complete(url, model, headers, [last] * 8)
+            complete(url, model, headers, [last] * 8, verify=verify)
         except MeasurementError:
             continue
         return last

@@ -99,11 +99,15 @@ class Target:
 
 def _check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
-        if not name.isascii() or any(c in name + value for c in "\r\n\0"):
+        if not name.isascii() or any(map(_is_control, name + value)):
             # the value may be a key, so only the name is told
             raise SpecError(f"Header {name!r} holds characters HTTP forbids.")
         if name.lower() in ("content-length", "transfer-encoding", "host"):
             raise SpecError(f"Header {name!r} is written by the load generator.")
+
+
+def _is_control(character: str) -> bool:
+    return character == "\x7f" or (character < " " and character != "\t")
 
 
 def request_body(target: Target, prompt: Prompt, history: str = "") -> dict[str, Any]:

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_pd.errors import MeasurementError, SpecError
-from pytest_pd.load.asked import EngineTokenizer, UsageTokenizer, last_token_id
+from pytest_pd.load.asked import (
+    EngineTokenizer,
+    UsageTokenizer,
+    Verify,
+    last_token_id,
+)
 from pytest_pd.load.words import single_token_words
 
 
@@ -169,6 +174,7 @@ def find_tokenizer(
     headers: Mapping[str, str] | None = None,
     is_chat: bool = False,
     needs_text: bool = False,
+    verify: Verify = True,
 ) -> Tokenizer:
     """Return the best way to count tokens that can be had here.
 
@@ -179,6 +185,7 @@ def find_tokenizer(
         headers: Sent along to the engine.
         is_chat: Prompts will be messages, which token ids cannot be.
         needs_text: Prompts have to be text for another reason.
+        verify: Whom https trusts when the engine is asked.
 
     Raises:
         SpecError: the directory is named and does not exist.
@@ -191,12 +198,12 @@ def find_tokenizer(
             return found
     if url:
         try:
-            return EngineTokenizer.ask(url, model, headers)
+            return EngineTokenizer.ask(url, model, headers, verify=verify)
         except MeasurementError:
             pass
     if is_chat or needs_text:
-        return UsageTokenizer.ask(url, model, headers, is_chat=is_chat)
-    last = last_token_id(url, model, headers or {}) if url else None
+        return UsageTokenizer.ask(url, model, headers, is_chat=is_chat, verify=verify)
+    last = last_token_id(url, model, headers or {}, verify=verify) if url else None
     return TokenIds(last // 9, last) if last else TokenIds()
 
 

@@ -19,10 +19,12 @@ import argparse
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import SpecError
+from pytest_pd.load.asked import Verify
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
 from pytest_pd.load.external import DRIVERS
 from pytest_pd.load.option import above_zero, check_file, count, positive, write_json
@@ -119,8 +121,11 @@ def run(args: argparse.Namespace) -> int:
     _check_places(args)
     spec = _workload(args)
     headers = _headers(args)
-    model = args.model or first_model(args.url, headers)
-    target = target_for(spec, args.url, model, headers, ca_file=args.ca_file)
+    # it refuses a wrong header here: a library that meets one shows its value
+    target = target_for(spec, args.url, args.model, headers, ca_file=args.ca_file)
+    if not target.model:
+        name = first_model(args.url, headers, target.tls() or True)
+        target = replace(target, model=name)
     points = list(sweep(spec, args.level))
     if not points:
         raise SpecError(
@@ -129,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.tool:
         check_tool(args, spec, target, points)
-    source = None if args.tool else _source(args, spec, model, headers)
+    source = None if args.tool else _source(args, spec, target)
     slo = _slo(args, spec)
     report: list[dict[str, Any]] = []
     warmer = Warmer()
@@ -224,7 +229,7 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
             raise SpecError(f"Header {name!r} has no value.", hint="write NAME:VALUE")
         headers[name.strip()] = value.strip()
     if args.api_key_env:
-        key = os.environ.get(args.api_key_env)
+        key = os.environ.get(args.api_key_env, "").strip()
         if not key:
             raise SpecError(
                 f"Environment variable {args.api_key_env!r} is empty.",
@@ -234,8 +239,11 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
     return headers
 
 
-def first_model(url: str, headers: dict[str, str]) -> str:
+def first_model(url: str, headers: dict[str, str], verify: Verify = True) -> str:
     """Return the first name that the server serves.
+
+    Args:
+        verify: Whom https trusts, as httpx takes it.
 
     Raises:
         SpecError: it cannot be asked, or serves none.
@@ -244,11 +252,21 @@ def first_model(url: str, headers: dict[str, str]) -> str:
 
     try:
         answer = httpx.get(
-            f"{url.rstrip('/')}/v1/models", headers=headers, timeout=10, trust_env=False
+            f"{url.rstrip('/')}/v1/models",
+            headers=headers,
+            timeout=10,
+            trust_env=False,
+            verify=verify,
         )
         answer.raise_for_status()
         return str(answer.json()["data"][0]["id"])
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        ValueError,
+        LookupError,
+        TypeError,
+    ) as error:
         raise SpecError(
             f"{url} does not say what it serves: {error}.",
             hint="is the server up? else give --model",
@@ -256,13 +274,14 @@ def first_model(url: str, headers: dict[str, str]) -> str:
 
 
 def _source(
-    args: argparse.Namespace, spec: WorkloadSpec, model: str, headers: dict[str, str]
+    args: argparse.Namespace, spec: WorkloadSpec, target: Target
 ) -> PromptSource:
     tokenizer = find_tokenizer(
         args.model_dir,
-        url=args.url,
-        model=model,
-        headers=headers,
+        url=target.url,
+        model=target.model,
+        headers=target.headers,
+        verify=target.tls() or True,
         is_chat=spec.endpoint == "chat",
         needs_text=spec.turns > 1,
     )

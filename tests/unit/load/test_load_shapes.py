@@ -98,7 +98,14 @@ def test_key_is_sent_and_shown_nowhere(serve, wire, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"X": "a\r\nY: b"}, {"Content-Length": "5"}, {"Hä": "x"}]
+    "headers",
+    [
+        {"X": "a\r\nY: b"},
+        {"X": "Y: b\v"},
+        {"X": "Y: b\x7f"},
+        {"Content-Length": "5"},
+        {"Hä": "x"},
+    ],
 )
 def test_headers_that_break_http_are_refused_without_their_value(headers):
     with pytest.raises(SpecError) as caught:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -162,6 +164,53 @@ def test_wrong_call_is_a_sentence_and_code_2(words, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("key", ["sk-secret\r\n", "sk-\vsecret", "sk-secret\x7f"])
+def test_key_is_never_shown(url, key, capsys, monkeypatch):
+    """A library that is given a header it cannot send shows its value."""
+    monkeypatch.setenv("PD_KEY", key)
+    words = [url, "--api-key-env", "PD_KEY", "--requests", "4", "--no-calibrate"]
+
+    code = main(["load", *words, *FAST, "--quiet"])
+
+    said = capsys.readouterr()
+    assert code == (0 if key.endswith("\n") else 2), "a line's end is no part of it"
+    assert "secret" not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    "models", [[], {"data": None}, {"data": []}, {"data": [None]}, {"data": [{}]}]
+)
+def test_list_of_models_without_a_name_is_a_sentence(models, capsys, monkeypatch):
+    def get(url, **_):
+        return httpx.Response(200, json=models, request=httpx.Request("GET", url))
+
+    monkeypatch.setattr(httpx, "get", get)
+
+    assert main(["load", "http://h"]) == 2
+    assert "does not say what it serves" in capsys.readouterr().err
+
+
+def test_ca_file_is_trusted_by_all_that_is_asked(tmp_path, monkeypatch):
+    """The name that is served, the tokenizer and the range of token ids."""
+    context, seen = ssl.create_default_context(), {}
+    monkeypatch.setattr(ssl, "create_default_context", lambda cafile: context)
+
+    def answer(url, **options):
+        seen[url.removeprefix("https://127.0.0.1:9")] = options["verify"]
+        known = {"data": [{"id": "m"}]} if url.endswith("models") else {}
+        return httpx.Response(200, json=known, request=httpx.Request("GET", url))
+
+    monkeypatch.setattr(httpx, "get", answer)
+    monkeypatch.setattr(httpx, "post", answer)
+    words = ["https://127.0.0.1:9", "--ca-file", str(tmp_path / "ca.pem")]
+    main(["load", *words, "--requests", "4", *FAST, "--quiet"])
+    main(["load", *words, "--endpoint", "chat", *FAST])
+
+    assert seen == dict.fromkeys(
+        ("/v1/models", "/tokenize", "/v1/completions", "/v1/chat/completions"), context
+    )
 
 
 def test_calibrate_prints_one_line_and_json(tmp_path, capsys):
