@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,7 +305,10 @@ def cached(
         may_be_old: False measures again, and replaces what was kept.
         kind: Engine and shards, where they are not the usual ones.
     """
-    folder = directory or default_cache()
+    try:
+        folder = directory or default_cache()
+    except RuntimeError:  # a user without a home keeps nothing
+        return make(rhythm)
     path = folder / f"{_key(rhythm, kind)}.json"
     try:
         found = Calibration.from_json(json.loads(path.read_text()))
@@ -313,11 +317,19 @@ def cached(
     except (OSError, ValueError, KeyError, TypeError):
         pass  # absent, or of an older make: measure
     made = make(rhythm)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(made.as_json()))
-    partial.replace(path)
+    with suppress(OSError):  # what cannot be kept is measured again the next time
+        _keep(path, made)
     return made
+
+
+def _keep(path: Path, made: Calibration) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(made.as_json()))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _key(rhythm: Rhythm, kind: str) -> str:

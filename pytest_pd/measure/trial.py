@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pytest_pd.errors import PdError
 from pytest_pd.load.calibrate import Calibration, Rhythm
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.result import LoadResult
@@ -39,8 +40,20 @@ def measure_point(
         if not result.counts().get("ok"):
             return result
         if calibrate is not None:
-            calibration = calibrate(Rhythm.of(result), attempt == 1)
-            result = calibrated(result, calibration, error_share=error_share)
+            result = _with_calibration(result, calibrate, attempt == 1, error_share)
         if result.is_valid or attempt == max_attempts:
             instrument = replace(result.instrument, attempts=attempt)
             return replace(result, instrument=instrument)
+
+
+def _with_calibration(
+    result: LoadResult, calibrate: Calibrate, may_be_old: bool, error_share: float
+) -> LoadResult:
+    """Return `result` with its calibration, or with the reason why it has none."""
+    try:
+        calibration = calibrate(Rhythm.of(result), may_be_old)
+    except (PdError, OSError) as error:
+        fact = error.fact if isinstance(error, PdError) else f"{error}."
+        reason = f"the instrument could not be calibrated: {fact.removesuffix('.')}"
+        return replace(result, reasons=(*result.reasons, reason))
+    return calibrated(result, calibration, error_share=error_share)

@@ -118,6 +118,35 @@ def test_damaged_cache_is_measured_again(tmp_path, calibration):
     assert cached(RHYTHM, directory=tmp_path, make=lambda _: calibration) == calibration
 
 
+def test_calibration_does_not_go_through_a_proxy(monkeypatch, unused_port):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{unused_port}")
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    assert calibrate(RHYTHM, duration_s=0.2).events
+
+
+def test_cache_that_cannot_be_written_loses_no_calibration(tmp_path, calibration):
+    closed = tmp_path / "file"
+    closed.write_text("")
+
+    def ask(folder):
+        return cached(RHYTHM, directory=folder, make=lambda _: calibration)
+
+    assert ask(closed / "folder") == calibration
+
+
+def test_user_without_a_home_is_calibrated(monkeypatch, calibration):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
+
+    assert cached(RHYTHM, make=lambda _: calibration) == calibration
+
+
 @pytest.mark.parametrize(
     ("rhythm", "least"),
     [

@@ -510,6 +510,20 @@ def test_run_that_never_holds_is_invalid_after_two():
     assert result.instrument.attempts == 2
 
 
+@pytest.mark.parametrize(
+    "error", [MeasurementError("The truth is out."), OSError(28, "disk full")]
+)
+def test_run_that_cannot_be_calibrated_keeps_its_figures(error):
+    def calibrate(rhythm, may_be_old):
+        raise error
+
+    result = measure_point(lambda _: result_of(request()), list, calibrate)
+
+    assert result.counts() == {"ok": 1}
+    (reason,) = [r for r in result.reasons if "could not be calibrated: " in r]
+    assert "truth is out" in reason or "disk full" in reason
+
+
 def test_step_of_a_search_that_does_not_hold_is_done_once_more():
     """A client that was late says nothing about the server."""
     answers = [result_of(request(), concurrency=2), result_of(request())]
