@@ -194,11 +194,13 @@ class KernelEngine:
         connection = self._pool.reusable()
         if connection is None:
             exchange.sent_before_ns = time.monotonic_ns()
-            connection = self._pool.connect()
-            self.counters.connections = self._pool.opened
-            if connection is None:
+            try:
+                connection = self._pool.connect()
+            except OSError as error:
+                exchange.error = f"connect: {error}"
                 self._over(exchange, Outcome.CONNECT)
                 return
+            self.counters.connections = self._pool.opened
             exchange.connections += 1
             connection.exchange = exchange
             return

@@ -8,7 +8,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +111,18 @@ def quiet_collector() -> Iterator[None]:
         if was_enabled:
             gc.enable()
         gc.unfreeze()
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Allow this process as many open files as it may have: a stream needs one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS has a limit of its own below
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 import time
+from contextlib import suppress
 
 from pytest_pd.errors import InfrastructureLost
 from pytest_pd.load.clock import NS
@@ -14,6 +15,8 @@ from pytest_pd.load.target import Target
 
 MAX_IDLE_NS = 4 * NS
 """Common servers close a connection that was idle for 5 s."""
+PROBE_S = 2.0
+"""An address of several that takes no connection within this is passed over."""
 
 
 class ConnectionPool:
@@ -39,35 +42,42 @@ class ConnectionPool:
     def open(self, count: int, *, timeout_s: float) -> None:
         """Connect until `count` are idle, or time is up; failures are left out."""
         deadline = time.monotonic_ns() + int(timeout_s * NS)
-        missing = count - len(self._idle)
-        waiting = {c.fd: c for c in (self.connect() for _ in range(missing)) if c}
+        waiting: dict[int, Connection] = {}
+        for _ in range(count - len(self._idle)):
+            with suppress(OSError):
+                connection = self.connect()
+                waiting[connection.fd] = connection
         while waiting and time.monotonic_ns() < deadline:
             for fd, _ in self._poll.poll(0.05):
-                if (connection := waiting.get(fd)) is None:
+                if (opening := waiting.get(fd)) is None:
                     continue
                 try:
-                    if self.advance(connection):
-                        self.keep(connection)
+                    if self.advance(opening):
+                        self.keep(opening)
                         del waiting[fd]
                 except (OSError, ssl.SSLError):
                     self.drop(waiting.pop(fd))
         for connection in waiting.values():
             self.drop(connection)
 
-    def connect(self) -> Connection | None:
-        """Begin a connection; None if it is refused at once."""
+    def connect(self) -> Connection:
+        """Begin a connection.
+
+        Raises:
+            OSError: it is refused at once, or no further file may be open.
+        """
         connection = Connection(
             self._address, tls=self._tls, server_hostname=self._hostname
         )
-        self.opened += 1
+        connection.interest = READABLE | WRITABLE
         try:
             connection.start()
+            self._poll.register(connection.fd, connection.interest)
         except OSError:
             connection.close()
-            return None
+            raise
+        self.opened += 1
         self.by_fd[connection.fd] = connection
-        connection.interest = READABLE | WRITABLE
-        self._poll.register(connection.fd, connection.interest)
         return connection
 
     def advance(self, connection: Connection) -> bool:
@@ -148,11 +158,28 @@ def resolve(target: Target) -> Address:
 
 
 def resolve_host(host: str, port: int) -> Address:
-    """Return the first address of `host`.
+    """Return the first address of `host` that takes connections, else its first.
 
     Raises:
         OSError: the name does not resolve.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, kind, proto, _, peer = found[0]
-    return family, kind, proto, (str(peer[0]), int(peer[1]))
+    addresses: list[Address] = [
+        (family, kind, proto, (str(peer[0]), int(peer[1])))
+        for family, kind, proto, _, peer in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )
+    ]
+    if len(addresses) == 1:
+        return addresses[0]
+    return next(filter(_takes_connections, addresses), addresses[0])
+
+
+def _takes_connections(address: Address) -> bool:
+    family, kind, proto, peer = address
+    try:
+        with socket.socket(family, kind, proto) as probe:
+            probe.settimeout(PROBE_S)
+            probe.connect(peer)
+    except OSError:
+        return False
+    return True

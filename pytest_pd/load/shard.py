@@ -18,6 +18,7 @@ from pytest_pd.load.gpu import GpuReport
 from pytest_pd.load.host import (
     HostSample,
     HostShare,
+    many_files,
     prompt_scheduling,
     quiet_collector,
 )
@@ -147,7 +148,11 @@ def run_share(
     settler = Settler(recorder, prompts, shard=share.number)
     loop = make_engine(engine, target, prompts, settler, share.point.timeout_s)
     try:
-        with quiet_collector(), prompt_scheduling(scheduling) as policy:
+        with (
+            many_files(),
+            quiet_collector(),
+            prompt_scheduling(scheduling) as policy,
+        ):
             _warm_up(loop, settler, share, prompts, recorder)
             start_ns = wait_start() if wait_start else time.monotonic_ns() + LEAD_NS
             settler.phase = Phase.MEASURED

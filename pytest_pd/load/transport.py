@@ -18,7 +18,7 @@ import httpx
 from pytest_pd.load.clock import NS, OffsetTracker
 from pytest_pd.load.connection import Connection, Exchange
 from pytest_pd.load.http_message import BadHttp, Framing
-from pytest_pd.load.pool import MAX_IDLE_NS, resolve_host
+from pytest_pd.load.pool import MAX_IDLE_NS, Address, resolve_host
 
 Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
 Key = tuple[str, str, int]
@@ -39,6 +39,7 @@ class StampingTransport(httpx.AsyncBaseTransport):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._idle: dict[Key, list[tuple[int, Connection]]] = defaultdict(list)
+        self._addresses: dict[Key, Address] = {}
         self._refreshed_ns = 0
         self.offset = OffsetTracker.start()
 
@@ -85,8 +86,9 @@ class StampingTransport(httpx.AsyncBaseTransport):
         if scheme == "https":
             tls = self._tls or ssl.create_default_context()
         try:
-            address = resolve_host(host, port)
-            connection = Connection(address, tls=tls, server_hostname=host)
+            if key not in self._addresses:
+                self._addresses[key] = resolve_host(host, port)
+            connection = Connection(self._addresses[key], tls=tls, server_hostname=host)
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
         try:

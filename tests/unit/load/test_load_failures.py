@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import socket
+
 import pytest
 
 from pytest_pd.errors import InfrastructureLost
+from pytest_pd.load.host import many_files
 
 ENGINES = pytest.mark.parametrize("engine", ["kernel", "httpx"])
 
@@ -158,3 +162,47 @@ def test_large_request_and_large_events_pass(serve, wire, truth):
 def test_unknown_host_is_told_as_such(load):
     with pytest.raises(InfrastructureLost, match="cannot be reached"):
         load("http://no-such-host.invalid:1")
+
+
+@ENGINES
+def test_too_many_open_files_are_failed_requests_with_their_reason(
+    truth, load_with, engine, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("pytest_pd.load.pool.Connection", refuse)
+    monkeypatch.setattr("pytest_pd.load.transport.Connection", refuse)
+
+    result = load_with(engine, truth.url, requests=2)
+
+    assert result.counts() == {"connect": 2}
+    assert all("Too many open files" in why for why in result.errors.values())
+
+
+def test_as_many_files_as_may_be_are_allowed_while_load_runs():
+    before = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        with many_files():
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(soft, 512)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@ENGINES
+def test_address_of_a_name_that_refuses_is_passed_over(
+    truth, load_with, engine, monkeypatch
+):
+    """As localhost, whose first address is often not the server's."""
+    kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+
+    def two(host, port, **_):
+        return [(*kind, (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+
+    result = load_with(engine, truth.url.replace("127.0.0.1", "named"), requests=2)
+
+    assert result.counts() == {"ok": 2}
