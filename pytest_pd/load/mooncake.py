@@ -46,8 +46,8 @@ def read_trace(
         raise SpecError(
             f"Trace {str(path)!r} has SHA-256 {found}, not {sha256}.", where=path
         )
-    lines = [line for line in raw.splitlines() if line.strip()][:limit]
-    entries = [_entry(line, f"{path}:{k}") for k, line in enumerate(lines, 1)]
+    numbered = [(k, x) for k, x in enumerate(raw.splitlines(), 1) if x.strip()]
+    entries = [_entry(line, f"{path}:{k}") for k, line in numbered[:limit]]
     return sorted(entries, key=lambda entry: entry.at_s)
 
 
@@ -58,6 +58,13 @@ def _finite(value: Any) -> float:
     return number
 
 
+def _block(value: Any) -> int:
+    block = int(value)
+    if block < 0:
+        raise ValueError(f"hash id {block} is below 0")
+    return block
+
+
 def _entry(line: bytes, where: str) -> TraceEntry:
     try:
         fields: dict[str, Any] = json.loads(line)
@@ -65,7 +72,7 @@ def _entry(line: bytes, where: str) -> TraceEntry:
             at_s=_finite(fields["timestamp"]) / 1e3,
             input_tokens=int(fields["input_length"]),
             output_tokens=max(int(fields["output_length"]), 1),
-            blocks=tuple(int(block) for block in fields.get("hash_ids", ())),
+            blocks=tuple(_block(block) for block in fields.get("hash_ids", ())),
         )
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise SpecError(

@@ -17,3 +17,15 @@ def test_numbers_without_end_are_refused_with_their_line(tmp_path, values):
         read_trace(path)
 
     assert str(caught.value.where) == f"{path}:2"
+
+
+def test_block_below_zero_is_refused_with_the_line_of_the_file(tmp_path):
+    """Blank lines are counted, too: an editor shows the line by this number."""
+    path = tmp_path / "trace.jsonl"
+    wrong = LINE.format(1, 4).replace("[1]", "[1, -1]")
+    path.write_text(LINE.format(1, 4) + "\n\n" + wrong + "\n")
+
+    with pytest.raises(SpecError, match="hash id -1 is below 0") as caught:
+        read_trace(path)
+
+    assert str(caught.value.where) == f"{path}:3"
