@@ -129,7 +129,13 @@ class RunningShard:
         line = _pipe(self.process.stdout).readline()
         if not line:
             raise self._died()
-        message: dict[str, Any] = json.loads(line)
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise ProcessDied(
+                f"Load shard {self.number} said {line[:200]!r}, which is no message.",
+                hint="does a login there print something?",
+            ) from error
         return message
 
     def expect(self, kind: str) -> dict[str, Any]:
@@ -236,7 +242,7 @@ Finished = tuple[RunningShard, LoadResult, dict[str, Any]]
 def collect(running: list[RunningShard], on_tick: OnTick | None) -> list[Finished]:
     """Read ticks and results; a thread each, for a full pipe stops a shard."""
     found: dict[int, Finished] = {}
-    failures: list[ProcessDied] = []
+    failures: list[Exception] = []
     ticks: dict[int, Counters] = {}
 
     def follow(shard: RunningShard) -> None:
@@ -244,10 +250,10 @@ def collect(running: list[RunningShard], on_tick: OnTick | None) -> list[Finishe
             while "bytes" not in (message := shard.receive()):
                 ticks[shard.number] = Counters(**message["tick"])
                 if on_tick:
-                    on_tick(total(ticks.values()))
+                    on_tick(total(list(ticks.values())))
             blob = shard.read(message["bytes"])
             found[shard.number] = (shard, LoadResult.load(io.BytesIO(blob)), message)
-        except ProcessDied as error:
+        except Exception as error:  # raised again where all threads are joined
             failures.append(error)
             for other in running:
                 other.process.kill()

@@ -308,6 +308,23 @@ def test_a_dead_shard_is_told_with_its_last_words(truth):
     assert "code 3" in str(caught.value)
 
 
+def test_what_a_shard_says_wrongly_is_told(truth):
+    chatty = ("sh", "-c", "echo Last login: Monday", "-")
+
+    with pytest.raises(ProcessDied, match="said b'Last login: Monday"):
+        run_load(Target(url=truth.url), LoadPoint(), numbered(1), shards=[chatty])
+
+
+def test_any_error_while_shards_run_is_told_as_itself(truth):
+    def tick(_):
+        raise ZeroDivisionError("in a tick")
+
+    point = LoadPoint(concurrency=2, requests=40, min_waves=1)
+
+    with pytest.raises(ZeroDivisionError, match="in a tick"):
+        run_load(Target(url=truth.url), point, numbered(40), shards=2, on_tick=tick)
+
+
 def test_loop_runs_first_where_it_may_and_says_how(truth, load):
     """And afterwards everything is as it was, for this thread and for children."""
     before = os.sched_getscheduler(0)
