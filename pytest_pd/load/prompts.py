@@ -54,6 +54,7 @@ class Lengths:
         ratio: Lengths are uniform between this share and the whole; 1 is fixed.
         shared_tokens: Of the input, tokens that prompts of one group share.
         groups: Number of different shared prefixes.
+        seed: Of the lengths: whatever the prompts say, they are as long.
     """
 
     input_tokens: int = 128
@@ -61,6 +62,7 @@ class Lengths:
     ratio: float = 1.0
     shared_tokens: int = 0
     groups: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -72,6 +74,17 @@ class Lengths:
                 f"{self.shared_tokens} shared tokens do not leave room for unique "
                 f"ones in {self.input_tokens * self.ratio:g}."
             )
+
+    def draw(self, count: int) -> list[list[int]]:
+        """Return input and output tokens of `count` prompts."""
+        # a stream of its own: arrivals are drawn from the seed itself
+        generator = np.random.default_rng([self.seed, 1])
+        sizes = generator.uniform(self.ratio, 1.0, (count, 2))
+        wanted = [self.input_tokens, self.output_tokens]
+        pairs: list[list[int]] = (
+            np.maximum(np.rint(sizes * wanted), 1).astype(int).tolist()
+        )
+        return pairs
 
 
 @dataclass(slots=True)
@@ -113,11 +126,9 @@ class PromptSource:
             SpecError: prompts so short cannot be so many and all different.
         """
         generator = np.random.default_rng([self._key, self.made])
-        sizes = generator.uniform(lengths.ratio, 1.0, (count, 2))
-        wanted = [lengths.input_tokens, lengths.output_tokens]
-        pairs = np.maximum(np.rint(sizes * wanted), 1).astype(int)
+        pairs = lengths.draw(count)
         prompts = []
-        for serial, (size, output) in enumerate(pairs.tolist(), self.made):
+        for serial, (size, output) in enumerate(pairs, self.made):
             shared = self._shared(lengths, serial)
             prompts.append(self._make(serial, size, output, shared, generator))
         self.made += count

@@ -168,6 +168,7 @@ def lengths_of(spec: WorkloadSpec) -> Lengths:
         ratio=spec.length_ratio,
         shared_tokens=spec.isl_shared,
         groups=spec.shared_prefixes,
+        seed=spec.seed,
     )
 
 

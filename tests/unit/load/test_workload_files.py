@@ -10,7 +10,13 @@ from pytest_pd.errors import SpecError
 from pytest_pd.load.point import Arrivals
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.tokenizer import find_tokenizer
-from pytest_pd.load.workload import parse_workload, prompts_for, read_workload, sweep
+from pytest_pd.load.workload import (
+    lengths_of,
+    parse_workload,
+    prompts_for,
+    read_workload,
+    sweep,
+)
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = sorted(path.stem for path in (ROOT / "fixtures/workloads").glob("*.yaml"))
@@ -95,6 +101,23 @@ def test_points_of_one_sweep_have_disjoint_prompts():
     first, second = (prompts_for(spec, point, source) for point in sweep(spec))
 
     assert not {p.text for p in first} & {p.text for p in second}
+
+
+def test_lengths_come_from_the_seed_and_texts_from_the_run():
+    def sizes(seed, salt, warmed=0):
+        spec = parse_workload(
+            f"{BASE}concurrency: [2]\nlength_ratio: 0.5\nseed: {seed}"
+        )
+        source = PromptSource(find_tokenizer(ROOT / "fixtures/models/tiny"), salt)
+        source.take(warmed, lengths_of(spec))
+        prompts = prompts_for(spec, next(sweep(spec)), source)
+        return [(p.input_tokens, p.output_tokens) for p in prompts], prompts[0].text
+
+    first, again = sizes(1, "run 1"), sizes(1, "run 2", warmed=8)
+
+    assert len(set(first[0])) > 1
+    assert first[0] == again[0] != sizes(2, "run 1")[0]
+    assert first[1] != again[1]
 
 
 def test_trace_workload_reads_its_file(tmp_path):
