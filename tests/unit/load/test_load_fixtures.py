@@ -7,9 +7,48 @@ import pytest
 from pytest_pd.fixtures import load as fixtures
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.point import LoadPoint
-from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.prompts import Prompt, PromptSource
 from pytest_pd.load.run import run_load
 from pytest_pd.load.target import Target
+from pytest_pd.load.tokenizer import TokenIds
+from pytest_pd.load.workload import prompts_for, sweep
+from pytest_pd.spec.workload import WorkloadSpec
+
+
+class Text:
+    """Stands for a tokenizer of text."""
+
+    name, lead, words = "text", "", [f" w{k}" for k in range(300)]
+
+    def count(self, text: str) -> int:
+        return len(text.split())
+
+
+TEXT = PromptSource(Text(), "t")
+IDS = PromptSource(TokenIds(), "i")
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"),
+    [
+        ({}, []),
+        ({"endpoint": "chat"}, [True]),
+        ({"kind": "multi_turn", "turns": 2}, [False]),
+    ],
+)
+def test_what_cannot_be_token_ids_has_a_source_of_text(fields, asked):
+    workload = WorkloadSpec(name="w", input_tokens=9, concurrency=[1], **fields)
+    made = []
+
+    def make_text(is_chat):
+        made.append(is_chat)
+        return TEXT
+
+    source = fixtures.source_of(workload, IDS, make_text)
+
+    assert made == asked
+    assert prompts_for(workload, next(sweep(workload)), source)
+    assert fixtures.source_of(workload, TEXT, make_text) is TEXT
 
 
 class Served:
