@@ -20,7 +20,7 @@ from pytest_pd.measure.ratio import (
     summarised,
 )
 from pytest_pd.report.compare import default_statistic
-from pytest_pd.report.read import Entry, RunRecord, read_run
+from pytest_pd.report.read import Entry, RunRecord, overlap, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
 from pytest_pd.spec.gate import GateSpec
 
@@ -93,7 +93,8 @@ def read_baseline(
 
     Args:
         folder: That relative patterns start from.
-        without: Folders of the run that is judged: no baseline for itself.
+        without: Folders of the run that is judged, or of topologies of it: no baseline
+            for itself.
 
     Raises:
         MeasurementError: the gate names no run and no file of accepted figures, or a
@@ -110,8 +111,8 @@ def read_baseline(
             hint=f"write it relative to {folder}, or name a file that "
             "pytest-pd accept-baseline wrote",
         )
-    own = {path.resolve() for path in without}
-    found = [path for path in named if path.resolve() not in own]
+    own = tuple(without)
+    found = [path for path in named if not any(overlap(path, one) for one in own)]
     newest = sorted(found, key=lambda path: path.name)[-gate.keep :]
     return [read_run(path) for path in newest]
 

@@ -191,7 +191,7 @@ def read_run(path: Path) -> RunRecord:
         MeasurementError: there is no run in `path`.
     """
     clean = partial(redact, secrets=secrets_in(os.environ))
-    is_one = (path / "plan.json").is_file()
+    is_one = is_topology(path)
     root = path.resolve().parent if is_one else path
     folders = [path] if is_one else topology_folders(path)
     if not folders and not (root / VERDICT_FILE).is_file():
@@ -206,6 +206,21 @@ def read_run(path: Path) -> RunRecord:
     known = [str(t.manifest.get("run_id", "")) for t in topologies]
     name = str(verdict.get("run_id") or next(filter(None, known), root.name))
     return RunRecord(path, name, verdict, tuple(outcomes), topologies)
+
+
+def is_topology(path: Path) -> bool:
+    """Tell whether a folder is of one topology of a run, and not of the run."""
+    return (path / "plan.json").is_file()
+
+
+def overlap(one: Path, other: Path) -> bool:
+    """Tell whether two folders are of one run, whole or one topology of it."""
+    first, second = one.resolve(), other.resolve()
+    return (
+        first == second
+        or (is_topology(first) and first.parent == second)
+        or (is_topology(second) and second.parent == first)
+    )
 
 
 def topology_folders(run: Path) -> list[Path]:

@@ -155,6 +155,17 @@ def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
     assert [run.run_id for run in found] == ["b4", "b5", "b6"]
 
 
+@pytest.mark.parametrize(
+    ("judged", "named"), [("b0/local_1p1d", "b*"), ("b0", "b*/local_1p1d")]
+)
+def test_a_topology_of_the_run_itself_is_no_baseline_either(tmp_path, judged, named):
+    make(tmp_path / "b0")
+
+    found = read_baseline(spec(baseline=[named]), tmp_path, without=[tmp_path / judged])
+
+    assert found == []
+
+
 def test_wrong_key_names_the_nearest(tmp_path):
     path = tmp_path / "g.yaml"
     path.write_text("baseline: [x]\nmetrics: {ttft: {max_increse: 0.1}}\n")
