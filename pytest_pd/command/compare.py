@@ -27,7 +27,7 @@ from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
 from pytest_pd.report.compare_page import compare_page, figure
-from pytest_pd.report.read import RunRecord, read_run
+from pytest_pd.report.read import RunRecord, overlap, read_run
 from pytest_pd.report.read_benchmark import read_benchmark
 from pytest_pd.report.summary import table
 from pytest_pd.report.write import write_files
@@ -80,10 +80,13 @@ def run(args: argparse.Namespace) -> int:
     if is_url(args.sides[0]):
         return run_in_turn(args)
     sides = [read_side(side) for side in args.sides]
-    pairs = []
+    pairs, notes = [], []
     for name, new in zip(args.sides[1:], sides[1:], strict=True):
+        old, left = apart(args.sides[0], sides[0], new)
+        new, more = apart(name, new, old)
+        notes.append([*left, *more])
         found = compare(
-            sides[0],
+            old,
             new,
             effect=args.effect,
             confidence=args.confidence,
@@ -91,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
             force=args.force,
         )
         pairs.append((args.sides[0], name, found))
-    texts = [text_of(found, old, new, forced=args.force) for old, new, found in pairs]
+    texts = [
+        text_of(found, old, new, forced=args.force, notes=more)
+        for (old, new, found), more in zip(pairs, notes, strict=True)
+    ]
     print("\n".join(texts))
     if args.out:
         named = [(short(old), short(new), found) for old, new, found in pairs]
@@ -170,9 +176,46 @@ def _read(path: Path) -> RunRecord:
     return read_benchmark(path) if path.suffix == ".json" else read_run(path)
 
 
-def text_of(found: Comparison, old: str, new: str, *, forced: bool) -> str:
-    """Return a comparison as Markdown."""
-    lines = [f"## {new} against {old}", ""]
+def apart(
+    words: str, side: Sequence[RunRecord], other: Sequence[RunRecord]
+) -> tuple[list[RunRecord], list[str]]:
+    """Return a side less what its globs share with the other, and a line on that.
+
+    A run that both sides name without a glob stays: that was asked for.
+
+    Args:
+        words: That named the side.
+
+    Raises:
+        MeasurementError: the other side has all of it.
+    """
+    named = {Path(word) for word in words.split(",")}
+    shared = [
+        run
+        for run in side
+        if run.path not in named and any(overlap(run.path, o.path) for o in other)
+    ]
+    if not shared:
+        return list(side), []
+    names = ", ".join(run.path.name for run in shared)
+    told = f"in {words!r} and on the other side: {names}"
+    if len(shared) == len(side):
+        raise MeasurementError(
+            f"All runs are {told}.", hint="name sides that have no run in common"
+        )
+    return [run for run in side if run not in shared], [f"Left out, {told}.", ""]
+
+
+def text_of(
+    found: Comparison,
+    old: str,
+    new: str,
+    *,
+    forced: bool,
+    notes: Sequence[str] = (),
+) -> str:
+    """Return a comparison as Markdown, `notes` above it."""
+    lines = [f"## {new} against {old}", "", *notes]
     if forced:
         lines += ["Compared by force: kinds or topologies may differ.", ""]
     lines += [*table(HEAD, map(_cells, found.rows)), ""]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.report.read import Entry, RunRecord
@@ -26,16 +28,13 @@ def check_comparable(old: Sequence[RunRecord], new: Sequence[RunRecord]) -> None
         if sides[0] and sides[1] and sides[0] != sides[1]:
             told = " against ".join("/".join(sorted(side)) for side in sides)
             raise MeasurementError(f"Runs of different {words}: {told}.", hint=HINT)
-    hashes = [
-        {t.name: t.identity for run in runs for t in run.topologies}
-        for runs in (old, new)
-    ]
+    hashes = [_hashes(runs) for runs in (old, new)]
     for name in sorted(hashes[0].keys() & hashes[1].keys()):
-        if hashes[0][name] != hashes[1][name]:
+        sides = [side[name] for side in hashes]
+        if len(sides[0] | sides[1]) > 1:
+            told = " against ".join("/".join(sorted(side)) for side in sides)
             raise MeasurementError(
-                f"Topology {name!r} was another one: "
-                f"{hashes[0][name]} against {hashes[1][name]}.",
-                hint=HINT,
+                f"Topology {name!r} was another one: {told}.", hint=HINT
             )
     if not hashes[0].keys() & hashes[1].keys():
         raise MeasurementError(
@@ -51,35 +50,47 @@ def _values(runs: Iterable[RunRecord], key: str) -> set[str]:
     return {str(entry.info[key]) for entry in entries if entry.info.get(key)}
 
 
+def _hashes(runs: Iterable[RunRecord]) -> dict[str, set[str]]:
+    found = defaultdict(set)
+    for topology in (topology for run in runs for topology in run.topologies):
+        found[topology.name].add(topology.identity)
+    return found
+
+
 def _names(found: Iterable[str]) -> str:
     return ", ".join(sorted(found)) or "none"
 
 
 def check_same_load(name: str, old: Sequence[Entry], new: Sequence[Entry]) -> None:
-    """Refuse two entries of one name that were measured under different loads.
+    """Refuse entries of one name that were not all measured under one load.
 
     Raises:
-        MeasurementError: with both loads.
+        MeasurementError: with two loads that differ.
     """
-    one, other = old[-1], new[-1]
+    for one, other in combinations((*old, *new), 2):
+        if told := other_load(one, other):
+            raise MeasurementError(
+                f"{name} was measured under another load: {told}.", hint=HINT
+            )
+
+
+def other_load(old: Entry, new: Entry) -> str:
+    """Return in what the loads of two entries differ; empty for the same load.
+
+    What one of them does not say is no difference.
+    """
     for key in (*LOAD, *BESIDE):
-        values = [_told(entry, key) for entry in (one, other)]
+        values = [_told(entry, key) for entry in (old, new)]
         if values[0] != values[1] and None not in values:
-            raise _other_load(name, key, *values)
+            return f"{key} {values[0]} against {values[1]}"
     for key in LENGTHS:
-        sizes = [entry.info.get(key) for entry in (one, other)]
+        sizes = [entry.info.get(key) for entry in (old, new)]
         if all(isinstance(size, int | float) and size > 0 for size in sizes):
             small, large = sorted(float(size) for size in sizes if size)
             if large > small * (1 + LENGTH_SLACK):
-                raise _other_load(name, key, *sizes)
+                return f"{key} {sizes[0]} against {sizes[1]}"
+    return ""
 
 
 def _told(entry: Entry, key: str) -> object:
     return entry.load.get(key) if key in LOAD else entry.info.get(key)
-
-
-def _other_load(name: str, key: str, old: object, new: object) -> MeasurementError:
-    return MeasurementError(
-        f"{name} was measured under another load: {key} {old} against {new}.",
-        hint=HINT,
-    )

@@ -161,6 +161,40 @@ def test_other_hardware_and_other_loads_are_refused(tmp_path, change, told):
     assert compare([old], [new], force=True).rows
 
 
+def test_any_run_of_a_side_may_be_of_another_topology(tmp_path):
+    first = make(tmp_path / "a1", plan=PLAN | {"identity": "fff"})
+    same = [make(tmp_path / name) for name in ("a2", "b")]
+
+    with pytest.raises(MeasurementError, match="abc123/fff against abc123"):
+        compare([first, same[0]], [same[1]])
+
+
+def test_any_run_of_a_side_may_be_under_another_load(tmp_path):
+    first = make(tmp_path / "a1", input_tokens_mean=24.0)
+    same = [make(tmp_path / name, input_tokens_mean=48.0) for name in ("a2", "b")]
+
+    with pytest.raises(MeasurementError, match="another load: input_tokens_mean"):
+        compare([first, same[0]], [same[1]])
+
+
+@pytest.mark.parametrize("names", [("r*", "r3"), ("r3", "r*")])
+def test_a_run_of_the_other_side_is_left_out_of_a_glob(tmp_path, capsys, names):
+    for number in range(4):
+        make(tmp_path / f"r{number}")
+
+    assert main(["compare", *(str(tmp_path / name) for name in names)]) == 0
+    said = capsys.readouterr().out
+    assert "and on the other side: r3." in said
+    assert ("| 3 / 1 |" if names[1] == "r3" else "| 1 / 3 |") in said
+
+
+def test_globs_with_the_same_runs_are_refused(tmp_path, capsys):
+    make(tmp_path / "r1")
+
+    assert main(["compare", f"{tmp_path}/r*", f"{tmp_path}/r*"]) == 2
+    assert "All runs are in" in capsys.readouterr().err
+
+
 def test_image_driver_and_clocks_are_told(tmp_path):
     def one(name, image, driver, clock):
         services = [{"name": "d", "role": "decode", "image": image}]
