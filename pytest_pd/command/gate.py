@@ -11,7 +11,8 @@ nightly.gate.yaml:
     itl: {max_increase: 0.10, statistic: p99}
     output_token_time: {max_increase: 0.05}
 
-Only equal topology (by hash), kind, hardware, engine and label are compared. A figure
+Only equal topology (by hash), kind, hardware, engine, label and load are compared;
+of a baseline run under another load it is told what differs. A figure
 that is too noisy to judge is told, and fails with fail_on_noise: true; one that is
 missing on either side fails with fail_on_missing: true. A gate that can judge nothing
 fails, except for the first run that its baseline names.

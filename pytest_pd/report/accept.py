@@ -10,6 +10,7 @@ import yaml
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.ratio import has_ratio, relative_error, statistic_of
+from pytest_pd.report.comparable import load_of, other_load
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord
 from pytest_pd.spec.baseline import BaselineFile, BaselineSpec, FigureSpec
@@ -41,7 +42,8 @@ def accept(
             run counts once.
 
     Raises:
-        MeasurementError: no figure of the runs holds, or all are accepted already.
+        MeasurementError: no figure of the runs holds, all are accepted already, or
+            they are of different loads.
     """
     kept = {spec.key: spec for spec in known.baselines}
     found: dict[tuple[str, ...], BaselineSpec] = {}
@@ -98,14 +100,23 @@ def _empty(entry: Entry) -> BaselineSpec:
 def with_figure(
     spec: BaselineSpec, run: RunRecord, name: str, statistic: str, entry: Entry
 ) -> BaselineSpec:
-    """Return the entry with one more figure of one run."""
+    """Return the entry with one more figure of one run.
+
+    Raises:
+        MeasurementError: it was measured under another load than the figures before.
+    """
     figure = FigureSpec(
         unit=entry.unit,
         values=(_rounded(statistic_of(entry.samples, statistic)),),
         errors=(_rounded(relative_error(entry.samples, statistic)),),
     )
+    load = load_of(entry)
     one = spec.model_copy(
-        update={"runs": (run.run_id,), "figures": {name: {statistic: figure}}}
+        update={
+            "runs": (run.run_id,),
+            "loads": {name.rpartition("::")[0]: load} if load else {},
+            "figures": {name: {statistic: figure}},
+        }
     )
     return joined(spec, one)
 
@@ -115,15 +126,28 @@ def _rounded(value: float) -> float:
 
 
 def joined(old: BaselineSpec, new: BaselineSpec) -> BaselineSpec:
-    """Return both entries as one: the runs of `old`, then those of `new`."""
+    """Return both entries as one: the runs of `old`, then those of `new`.
+
+    Raises:
+        MeasurementError: a test of both was measured under another load.
+    """
     figures = {name: dict(found) for name, found in old.figures.items()}
     for name, found in new.figures.items():
         mine = figures.setdefault(name, {})
         for statistic, figure in found.items():
             before = mine.get(statistic)
             mine[statistic] = _longer(before, figure) if before else figure
+    loads = dict(old.loads)
+    for test, load in new.loads.items():
+        if told := other_load(loads.get(test, {}), load):
+            raise MeasurementError(
+                f"{test} was measured under another load: {told}.",
+                hint="accept runs of one load together; without --add they replace "
+                "what was accepted",
+            )
+        loads[test] = {**loads.get(test, {}), **load}
     runs = tuple(dict.fromkeys((*old.runs, *new.runs)))
-    return old.model_copy(update={"runs": runs, "figures": figures})
+    return old.model_copy(update={"runs": runs, "loads": loads, "figures": figures})
 
 
 def _longer(old: FigureSpec, new: FigureSpec) -> FigureSpec:
@@ -170,7 +194,8 @@ def text_of(file: BaselineFile) -> str:
 
 def _plain(spec: BaselineSpec) -> dict[str, Any]:
     data = spec.model_dump(mode="json")
-    data["figures"] = {name: data["figures"][name] for name in sorted(data["figures"])}
+    for key in ("loads", "figures"):
+        data[key] = {name: data[key][name] for name in sorted(data[key])}
     return data
 
 

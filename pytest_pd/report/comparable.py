@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.report.read import Entry, RunRecord
@@ -68,29 +69,34 @@ def check_same_load(name: str, old: Sequence[Entry], new: Sequence[Entry]) -> No
         MeasurementError: with two loads that differ.
     """
     for one, other in combinations((*old, *new), 2):
-        if told := other_load(one, other):
+        if told := other_load(load_of(one), load_of(other)):
             raise MeasurementError(
                 f"{name} was measured under another load: {told}.", hint=HINT
             )
 
 
-def other_load(old: Entry, new: Entry) -> str:
-    """Return in what the loads of two entries differ; empty for the same load.
+def load_of(entry: Entry) -> dict[str, Any]:
+    """Return what an entry says of the load it was measured under."""
+    told = {key: entry.load.get(key) for key in LOAD}
+    told |= {key: entry.info.get(key) for key in (*BESIDE, *LENGTHS)}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def other_load(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return in what two loads differ; empty for the same load.
 
     What one of them does not say is no difference.
     """
-    for key in (*LOAD, *BESIDE):
-        values = [_told(entry, key) for entry in (old, new)]
-        if values[0] != values[1] and None not in values:
-            return f"{key} {values[0]} against {values[1]}"
-    for key in LENGTHS:
-        sizes = [entry.info.get(key) for entry in (old, new)]
-        if all(isinstance(size, int | float) and size > 0 for size in sizes):
-            small, large = sorted(float(size) for size in sizes if size)
-            if large > small * (1 + LENGTH_SLACK):
-                return f"{key} {sizes[0]} against {sizes[1]}"
+    for key in (*LOAD, *BESIDE, *LENGTHS):
+        if key in old and key in new and not _is_same(key, old[key], new[key]):
+            return f"{key} {old[key]} against {new[key]}"
     return ""
 
 
-def _told(entry: Entry, key: str) -> object:
-    return entry.load.get(key) if key in LOAD else entry.info.get(key)
+def _is_same(key: str, old: Any, new: Any) -> bool:
+    if key not in LENGTHS:
+        return bool(old == new)
+    sizes = (old, new)
+    if not all(isinstance(size, int | float) and size > 0 for size in sizes):
+        return True
+    return bool(max(sizes) <= min(sizes) * (1 + LENGTH_SLACK))

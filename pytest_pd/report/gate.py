@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.pool import Assumed, pooled
@@ -19,6 +20,7 @@ from pytest_pd.measure.ratio import (
     has_ratio,
     summarised,
 )
+from pytest_pd.report.comparable import load_of, other_load
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord, overlap, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
@@ -38,31 +40,40 @@ class GateWord(StrEnum):
     PASSED = "passed"
 
 
+Known = Mapping[tuple[str, ...], Sequence[tuple[Mapping[str, Any], Run]]]
+"""What is compared to the baseline runs of it, each with its load."""
 MISSING = frozenset((GateWord.NO_FIGURE, GateWord.NO_BASELINE))
 NOTHING_JUDGED = (
-    "nothing was judged: no figure of the baseline is of the same test and set-up; "
-    "look at its patterns, or accept this run with pytest-pd accept-baseline"
+    "nothing was judged: no figure of the baseline is of the same test, load and "
+    "set-up; look at its patterns, or accept this run with pytest-pd accept-baseline"
 )
 FIRST_RUN = "this is the first run that its baseline names"
 
 
 @dataclass(frozen=True, slots=True)
 class GateLine:
-    """Judgement of one figure; `ratio` is None without a baseline."""
+    """Judgement of one figure.
+
+    Attributes:
+        ratio: None without a baseline.
+        left: What of the baseline was left out, and why; empty for nothing.
+    """
 
     name: str
     word: GateWord
     limit: float
     ratio: Ratio | None = None
+    left: str = ""
 
     def __str__(self) -> str:
+        left = f"; {self.left}" if self.left else ""
         if self.ratio is None:
-            return f"{self.word}: {self.name}"
+            return f"{self.word}: {self.name}{left}"
         r = self.ratio
         return (
             f"{self.word}: {self.name} is {r.value:.3f} of {r.old_runs} baseline "
             f"run(s), limit {1 + self.limit:.3f}, at least {r.low:.3f}, "
-            f"at most {r.high:.3f}"
+            f"at most {r.high:.3f}{left}"
         )
 
 
@@ -156,18 +167,14 @@ def judge(
             f"Run {run.run_id!r} has no valid figure of {', '.join(gate.metrics)}.",
             hint="a gate that judges nothing lets everything pass",
         )
-    judged = max(1, sum(_identity(entry) in known for entry in entries))
-    share = gate.alpha / judged
-    olds = [
-        [
-            summarised(run, _statistic(gate, entry.metric))
-            for run in known.get(_identity(entry), [])
-        ]
-        for entry in entries
-    ]
+    held = [_held(gate, entry, known) for entry in entries]
+    olds = [old for old, _ in held]
+    share = gate.alpha / max(1, sum(map(bool, olds)))
     lines = tuple(
-        _judge(gate, entry, old, share, assumed)
-        for entry, old, assumed in zip(entries, olds, _assumed(gate, olds), strict=True)
+        replace(_judge(gate, entry, old, share, assumed), left=left)
+        for entry, (old, left), assumed in zip(
+            entries, held, _assumed(gate, olds), strict=True
+        )
     )
     lines += _unjudged(gate, run, entries, known)
     words = {line.word for line in lines}
@@ -183,6 +190,21 @@ def judge(
 def _is_first(gate: GateSpec, baseline: Sequence[RunRecord]) -> bool:
     """Tell whether there can be no baseline yet: patterns name the run itself only."""
     return not baseline and not any(map(is_accepted, gate.baseline))
+
+
+def _held(gate: GateSpec, entry: Entry, known: Known) -> tuple[list[Summary], str]:
+    """Return what an entry is held against, and what was under another load."""
+    load, statistic = load_of(entry), _statistic(gate, entry.metric)
+    found: list[Summary] = []
+    others: list[str] = []
+    for old_load, run in known.get(_identity(entry), ()):
+        if told := other_load(old_load, load):
+            others.append(told)
+        else:
+            found.append(summarised(run, statistic))
+    if not others:
+        return found, ""
+    return found, f"{len(others)} baseline run(s) under another load: {others[-1]}"
 
 
 def _assumed(gate: GateSpec, olds: Sequence[Sequence[Summary]]) -> list[Assumed]:
@@ -222,7 +244,7 @@ def _unjudged(
     gate: GateSpec,
     run: RunRecord,
     judged: Sequence[Entry],
-    known: Mapping[tuple[str, ...], object],
+    known: Known,
 ) -> tuple[GateLine, ...]:
     """Return a line for all that has a limit and no figure to hold against it."""
     left = [e for e in run.entries if e.metric in gate.metrics and e not in judged]
@@ -245,19 +267,22 @@ def _unjudged(
 
 def _known(
     gate: GateSpec, baseline: Sequence[RunRecord], accepted: Sequence[BaselineSpec]
-) -> Mapping[tuple[str, ...], list[Run]]:
-    found: dict[tuple[str, ...], list[Run]] = {}
+) -> Known:
+    found: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Run]]] = {}
     for run in baseline:
         for entry in run.entries:
             if _is_usable(gate, entry):
-                found.setdefault(_identity(entry), []).append(entry.samples)
+                one = (load_of(entry), entry.samples)
+                found.setdefault(_identity(entry), []).append(one)
     for spec in accepted:
         for name, figures in spec.figures.items():
             metric = name.rpartition("::")[2]
             figure = metric in gate.metrics and figures.get(_statistic(gate, metric))
             if figure:
+                load = spec.loads.get(name.rpartition("::")[0], {})
                 summaries = map(Summary, figure.values, figure.errors)
-                found.setdefault((f"pd::{name}", *spec.key), []).extend(summaries)
+                runs = [(load, summary) for summary in summaries]
+                found.setdefault((f"pd::{name}", *spec.key), []).extend(runs)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -33,7 +34,12 @@ class FigureSpec(Model):
 
 
 class BaselineSpec(Model):
-    """What one set-up is held against; figures by entry, then by statistic."""
+    """What one set-up is held against.
+
+    Attributes:
+        loads: Test to the load of its figures; others are not held against it.
+        figures: By entry, then by statistic.
+    """
 
     hardware: str = ""
     topology: str
@@ -45,6 +51,7 @@ class BaselineSpec(Model):
     by: str = ""
     reason: str = ""
     runs: tuple[str, ...] = ()
+    loads: dict[str, dict[str, Any]] = Field(default_factory=dict)
     figures: dict[str, dict[str, FigureSpec]] = Field(default_factory=dict)
 
     @property

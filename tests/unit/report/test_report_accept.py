@@ -90,6 +90,20 @@ def test_runs_add_up_where_that_is_asked(tmp_path):
     assert all(len(f["p50"].values) == 3 for f in spec.figures.values())
 
 
+def test_runs_of_another_load_do_not_add_up(tmp_path, capsys):
+    accept(tmp_path, make(tmp_path / "a", input_tokens_mean=48.0))
+
+    assert accept(tmp_path, make(tmp_path / "b", input_tokens_mean=24.0), "--add") == 2
+    assert "another load: input_tokens_mean 48.0" in capsys.readouterr().err
+
+
+def test_gate_holds_no_other_load_against_what_was_accepted(tmp_path, capsys):
+    accept(tmp_path, make(tmp_path / "a", input_tokens_mean=48.0))
+
+    assert gate(tmp_path, make(tmp_path / "b", 2.0, input_tokens_mean=24.0)) == 1
+    assert "1 baseline run(s) under another load: input" in capsys.readouterr().out
+
+
 def test_run_that_is_added_again_counts_once(tmp_path, capsys):
     first = make(tmp_path / "a1")
     accept(tmp_path, first)

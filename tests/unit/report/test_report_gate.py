@@ -166,6 +166,41 @@ def test_a_topology_of_the_run_itself_is_no_baseline_either(tmp_path, judged, na
     assert found == []
 
 
+def load(streams, arrivals="closed"):
+    return {"load": {"concurrency": streams, "arrivals": arrivals}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ({"input_tokens_mean": 48.0}, {"input_tokens_mean": 24.0}, "input_tokens_mean"),
+        ({"slo": {"ttft_ms": 500}}, {"slo": {"ttft_ms": 900}}, "slo {'ttft_ms': 500}"),
+        (load(8), load(4), "concurrency 8 against 4"),
+    ],
+)
+def test_runs_under_another_load_are_no_baseline_and_it_is_told(
+    tmp_path, before, now, told
+):
+    old = [make(tmp_path / f"b{i}", **before) for i in range(3)]
+
+    result = judge(spec(), make(tmp_path / "new", 2.0, **now), old)
+
+    assert words(result) == [GateWord.NO_BASELINE]
+    assert f"; 3 baseline run(s) under another load: {told}" in str(result.lines[0])
+    assert result.failed
+
+
+def test_runs_under_the_same_load_are_judged_and_the_others_told(tmp_path):
+    old = [make(tmp_path / f"b{i}", input_tokens_mean=48.0) for i in range(8)]
+    old += [make(tmp_path / "b8", 9.0, input_tokens_mean=480.0)]
+
+    result = judge(spec(), make(tmp_path / "new", input_tokens_mean=48.0), old)
+
+    assert words(result) == [GateWord.PASSED]
+    assert "of 8 baseline run(s)" in str(result.lines[0])
+    assert "; 1 baseline run(s) under another load" in str(result.lines[0])
+
+
 def test_wrong_key_names_the_nearest(tmp_path):
     path = tmp_path / "g.yaml"
     path.write_text("baseline: [x]\nmetrics: {ttft: {max_increse: 0.1}}\n")
