@@ -121,12 +121,13 @@ def run_in_turn(args: argparse.Namespace) -> int:
     Raises:
         MeasurementError: a side is no server.
     """
+    from pytest_pd.terminal.load import base_url
     from pytest_pd.terminal.versus import verdicts, versus
 
     if others := [side for side in args.sides if not is_url(side)]:
         raise MeasurementError(f"{others[0]!r} is no URL, and {args.sides[0]!r} is.")
     old, *rest = versus(
-        args.sides,
+        [base_url(side) for side in args.sides],
         args.workload,
         rounds=args.rounds,
         level=args.level,

@@ -239,11 +239,18 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
     return headers
 
 
-def first_model(url: str, headers: dict[str, str], verify: Verify = True) -> str:
+def first_model(
+    url: str,
+    headers: dict[str, str],
+    verify: Verify = True,
+    *,
+    hint: str = "is the server up? else give --model",
+) -> str:
     """Return the first name that the server serves.
 
     Args:
         verify: Whom https trusts, as httpx takes it.
+        hint: What to look at when it does not say.
 
     Raises:
         SpecError: it cannot be asked, or serves none.
@@ -269,7 +276,7 @@ def first_model(url: str, headers: dict[str, str], verify: Verify = True) -> str
     ) as error:
         raise SpecError(
             f"{url} does not say what it serves: {error}.",
-            hint="is the server up? else give --model",
+            hint=hint,
         ) from error
 
 

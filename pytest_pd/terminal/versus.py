@@ -23,6 +23,7 @@ from pytest_pd.report.compare import Compared, default_statistic
 from pytest_pd.spec.workload import WorkloadSpec
 from pytest_pd.terminal.load import first_model
 
+HINT = "is the server up, and is there /v1/models behind this URL?"
 Key = tuple[str, str]
 Runner = Callable[[str, int], Iterator[tuple[str, LoadResult]]]
 
@@ -105,7 +106,7 @@ def runner(
     Raises:
         SpecError: a URL does not say what it serves.
     """
-    models: Mapping[str, str] = {url: first_model(url, {}) for url in urls}
+    models: Mapping[str, str] = {url: first_model(url, {}, hint=HINT) for url in urls}
     tokenizer = find_tokenizer(
         None,
         url=urls[0],
@@ -136,8 +137,9 @@ def runner(
 
 def line_of(result: LoadResult) -> str:
     """Return one line: how many requests, and their median time to the first token."""
-    times = {m.metric: m for m in measurements(result)} if result.counts() else {}
-    text = ", ".join(f"{n} {how}" for how, n in sorted(result.counts().items()))
+    counts = result.counts()
+    times = {m.metric: m for m in measurements(result)} if counts.get("ok") else {}
+    text = ", ".join(f"{n} {how}" for how, n in sorted(counts.items()))
     if "ttft" in times:
         text += f", ttft p50 {np.median(times['ttft'].samples) * 1e3:.1f} ms"
     return text

@@ -48,6 +48,28 @@ def test_the_slower_server_is_told_apart(urls, workload, capsys):
     assert row.startswith("| worse")
 
 
+def test_a_url_may_end_in_v1(urls, monkeypatch):
+    asked = []
+
+    def versus_of(sides, *_, **__):
+        asked.extend(sides)
+        return [versus.Side(url) for url in sides]
+
+    monkeypatch.setattr(versus, "versus", versus_of)
+    main(["compare", f"{urls[0]}/v1", f"{urls[1]}/v1/"])
+
+    assert asked == urls
+
+
+def test_a_point_that_fails_wholly_is_one_line():
+    prompts = [Prompt(text=f"a {k} b", output_tokens=2) for k in range(2)]
+    offered = LoadPoint(concurrency=2, requests=2)
+
+    result = run_load(Target(url="http://127.0.0.1:1"), offered, prompts)
+
+    assert versus.line_of(result) == "2 connect"
+
+
 def test_sides_take_turns():
     asked = []
 
@@ -89,7 +111,9 @@ def test_what_failed_is_invalid_and_not_compared(capsys, workload, urls):
     code = main(["compare", urls[0], nobody, "--workload", workload])
 
     assert code != 0
-    assert "does not say what it serves" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "does not say what it serves" in said
+    assert "--model" not in said
 
 
 def test_servers_and_folders_do_not_mix(urls, tmp_path, capsys):
