@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pytest_pd.errors import MeasurementError
-from pytest_pd.load.result import LoadResult, RequestTrace
+from pytest_pd.load.result import ENDS_ONLY, LoadResult, RequestTrace
 from pytest_pd.measure.latency import e2e_s, has_tpot, itl_s, tpot_s, ttft_s
 from pytest_pd.measure.measurement import Json, Measurement
 from pytest_pd.measure.provenance import describe
@@ -63,10 +63,17 @@ def goodput(result: LoadResult, slo: SloSpec) -> Goodput:
     """Count the requests of `result` that met `slo`.
 
     Raises:
-        MeasurementError: nothing was sent, or there is no limit to meet.
+        MeasurementError: nothing was sent, there is no limit to meet, or one of gaps
+            that were not recorded.
     """
     if slo.is_empty:
         raise MeasurementError("An SLO without a limit is met by anything.")
+    if slo.itl_ms and result.instrument.stamp_source == ENDS_ONLY:
+        raise MeasurementError(
+            "An SLO of itl wants every gap, and the run has the times of the first and "
+            "last event only.",
+            hint="limit tpot instead",
+        )
     traces = [t for t in result.traces() if t.sent_before_ns]
     if not traces:
         raise MeasurementError("No request was sent.")
@@ -96,7 +103,7 @@ def goodput_measurements(result: LoadResult, slo: SloSpec) -> list[Measurement]:
     """Return the time per request that met `slo`; nothing where none did.
 
     Raises:
-        MeasurementError: nothing was sent, or there is no limit to meet.
+        MeasurementError: as `goodput`.
     """
     found = goodput(result, slo)
     if not found.good:

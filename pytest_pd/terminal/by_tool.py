@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_pd.errors import SpecError
-from pytest_pd.load.external import check_demands, run_external
+from pytest_pd.load.external import check_demands, find_driver, run_external
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.target import Target
 from pytest_pd.load.workload import SweepPoint, lengths_of
+from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
 
 
@@ -24,8 +25,12 @@ def check_tool(
     spec: WorkloadSpec,
     target: Target,
     points: Sequence[SweepPoint],
+    slo: SloSpec | None,
 ) -> None:
     """Refuse what a tool of another make cannot be asked for.
+
+    Args:
+        slo: That its requests are to meet.
 
     Raises:
         SpecError: with what to leave out.
@@ -39,6 +44,8 @@ def check_tool(
         why = "wants the model's tokenizer: give --model-dir"
     elif shards_of(args, spec) > 1 or args.engine != "auto":
         why = "sends by itself: --shards and --engine are for our own load processes"
+    elif slo and slo.itl_ms and not find_driver(args.tool).has_gaps:
+        why = "keeps no time per event, which an SLO of itl wants"
     if why:
         raise SpecError(f"{args.tool} {why}.", hint="leave out --with, or change that")
     for point in points:

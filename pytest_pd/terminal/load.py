@@ -132,10 +132,10 @@ def run(args: argparse.Namespace) -> int:
             f"Workload {spec.name!r} has no point of level {args.level!r} or below.",
             hint="give --level full",
         )
-    if args.tool:
-        check_tool(args, spec, target, points)
-    source = None if args.tool else _source(args, spec, target)
     slo = _slo(args, spec)
+    if args.tool:
+        check_tool(args, spec, target, points, slo)
+    source = None if args.tool else _source(args, spec, target)
     report: list[dict[str, Any]] = []
     warmer = Warmer()
     for point in points:

@@ -31,6 +31,7 @@ class Driver:
         read: Reads the requests from the output's folder.
         install: What installs it.
         untold: What of `demands` its command line has no word for here.
+        has_gaps: Its result holds the time of every event, not of first and last only.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Driver:
     read: Callable[[Path], list[ForeignRequest]]
     install: str
     untold: frozenset[str] = frozenset()
+    has_gaps: bool = True
 
 
 DRIVERS = {
@@ -53,6 +55,7 @@ DRIVERS = {
         *("guidellm", "guidellm", guidellm.command, guidellm.read),
         "pip install guidellm",
         untold=frozenset({"gamma arrivals", "a seed", "answers that may end early"}),
+        has_gaps=False,
     ),
 }
 UNTOLD = frozenset(

@@ -17,7 +17,9 @@ from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
+from pytest_pd.measure.goodput import goodput
 from pytest_pd.measure.latency import latencies, measurements
+from pytest_pd.spec.slo import SloSpec
 
 DATA = Path(__file__).parent / "data"
 FILES = {
@@ -64,6 +66,14 @@ def test_tool_without_event_times_gets_no_itl():
     assert "itl" not in metrics
     assert {"ttft", "tpot", "e2e"} <= metrics
     assert "first and last" in result.instrument.stamp_source
+
+
+def test_an_slo_of_gaps_is_not_judged_by_first_and_last_event():
+    requests = DRIVERS["guidellm"].read(DATA / FILES["guidellm"][0])
+    result = foreign_result("guidellm", requests, TARGET, POINT)
+
+    with pytest.raises(MeasurementError, match="first and last event only"):
+        goodput(result, SloSpec(itl_ms=50))
 
 
 def test_failure_of_a_foreign_request_stays_in():

@@ -54,3 +54,12 @@ def test_what_it_cannot_do_is_refused(words, tmp_path, capsys, more, said):
 
     assert said in capsys.readouterr().err
     assert not (tmp_path / "words").exists()
+
+
+def test_an_slo_of_gaps_is_refused_where_none_are_kept(words, tmp_path, capsys):
+    words[words.index("aiperf")] = "guidellm"
+
+    assert main([*words, "--model-dir", "tok", "--slo-itl-ms", "50"]) == 2
+
+    assert "keeps no time per event" in capsys.readouterr().err
+    assert not (tmp_path / "words").exists()
