@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +32,7 @@ class Driver:
         program: Executable to look for.
         command: Makes the words of a run.
         read: Reads the requests from the output's folder.
+        result: File in that folder which it reads.
         install: What installs it.
         untold: What of `demands` its command line has no word for here.
         has_gaps: Its result holds the time of every event, not of first and last only.
@@ -38,6 +42,7 @@ class Driver:
     program: str
     command: Command
     read: Callable[[Path], list[ForeignRequest]]
+    result: str
     install: str
     untold: frozenset[str] = frozenset()
     has_gaps: bool = True
@@ -45,19 +50,25 @@ class Driver:
 
 DRIVERS = {
     "aiperf": Driver(
-        "aiperf", "aiperf", aiperf.command, aiperf.read, "pip install aiperf"
+        *("aiperf", "aiperf", aiperf.command, aiperf.read, aiperf.RESULT),
+        "pip install aiperf",
     ),
     "vllm": Driver(
-        *("vllm", "vllm", vllm_bench.command, vllm_bench.read, "pip install vllm"),
+        *("vllm", "vllm", vllm_bench.command, vllm_bench.read, vllm_bench.RESULT),
+        "pip install vllm",
         untold=frozenset({"a duration", "constant arrivals"}),
     ),
     "guidellm": Driver(
-        *("guidellm", "guidellm", guidellm.command, guidellm.read),
+        *("guidellm", "guidellm", guidellm.command, guidellm.read, guidellm.RESULT),
         "pip install guidellm",
         untold=frozenset({"gamma arrivals", "a seed", "answers that may end early"}),
         has_gaps=False,
     ),
 }
+MARGIN_S = 3600.0
+"""A tool may take so long beyond the time that its point lasts by itself."""
+STOP_GRACE_S = 10.0
+"""From SIGTERM to SIGKILL of a tool that is not over in time."""
 UNTOLD = frozenset(
     {
         "a shared part of the prompts",
@@ -136,7 +147,7 @@ def run_external(
     tokenizer: Path,
     output: Path,
     executable: str = "",
-    timeout_s: float = 3600.0,
+    timeout_s: float | None = None,
 ) -> LoadResult:
     """Run a foreign tool on one point and return its records.
 
@@ -144,6 +155,7 @@ def run_external(
         tokenizer: Folder of the model's tokenizer, which all of them want.
         output: Folder for what the tool writes, its own log included.
         executable: Path of the tool; empty looks on PATH.
+        timeout_s: Limit; None for that of the point.
 
     Warm-up is the tool's own affair: the record has none.
 
@@ -159,21 +171,43 @@ def run_external(
         raise EngineMissing(f"{driver.program!r} is not on PATH.", hint=driver.install)
     output.mkdir(parents=True, exist_ok=True)
     words = driver.command(program, target, point, lengths, tokenizer, output)
-    log = output / f"{name}.log"
-    with log.open("wb") as sink:
-        try:
-            done = subprocess.run(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                timeout=timeout_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise MeasurementError(
-                f"{name} did not end within {timeout_s:g} s.", where=log
-            ) from error
-    if done.returncode:
-        raise MeasurementError(f"{name} ended with code {done.returncode}.", where=log)
+    # what an earlier run left must not be read as the result of this one
+    (output / driver.result).unlink(missing_ok=True)
+    log, timeout_s = output / f"{name}.log", timeout_s or limit_s(point)
+    try:
+        with _started(words, log) as process:
+            code = process.wait(timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(
+            f"{name} did not end within {timeout_s:g} s.", where=log
+        ) from error
+    if code:
+        raise MeasurementError(f"{name} ended with code {code}.", where=log)
     return foreign_result(name, driver.read(output), target, point)
+
+
+def limit_s(point: LoadPoint) -> float:
+    """Return how long a tool may take: what the point lasts by itself, and an hour."""
+    paced_s = (point.requests or 0) / point.rate_per_s if point.rate_per_s else 0.0
+    return (point.duration_s or paced_s) + MARGIN_S
+
+
+@contextmanager
+def _started(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield the tool, a session of its own; on exit all of it is gone."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_GRACE_S)

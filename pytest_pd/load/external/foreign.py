@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +80,14 @@ def foreign_result(
         errors=recorder.errors,
         instrument=_unknown_instrument(tool, recorder),
     )
-    return replace(result, reasons=tuple(invalid_reasons(result)))
+    return replace(result, reasons=(*_lost(result), *invalid_reasons(result)))
+
+
+def _lost(result: LoadResult) -> Iterator[str]:
+    """Yield a reason where a tool brought fewer requests than it was asked for."""
+    asked, found = result.point.requests, len(result.requests)
+    if asked and result.point.duration_s is None and found < asked:
+        yield f"{result.tokenizer} brought {found} of {asked} requests"
 
 
 def _write(recorder: Recorder, index: int, request: ForeignRequest) -> None:

@@ -13,13 +13,16 @@ import pytest
 
 from pytest_pd.errors import EngineMissing, MeasurementError, SpecError
 from pytest_pd.load.external import DRIVERS, run_external
+from pytest_pd.load.external.driver import limit_s
 from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
 from pytest_pd.load.point import Arrivals, LoadPoint
 from pytest_pd.load.prompts import Lengths
 from pytest_pd.load.target import Target
 from pytest_pd.measure.goodput import goodput
 from pytest_pd.measure.latency import latencies, measurements
+from pytest_pd.provision.launcher import start_time
 from pytest_pd.spec.slo import SloSpec
+from tests.kit import wait_until
 
 DATA = Path(__file__).parent / "data"
 FILES = {
@@ -29,6 +32,14 @@ FILES = {
 }
 TARGET = Target(url="http://127.0.0.1:8000", model="m")
 POINT = LoadPoint(concurrency=4, requests=8, min_waves=1)
+
+
+def tool(folder, script):
+    """Return the path of a program that runs `script`."""
+    program = folder / "tool"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -233,13 +244,64 @@ def test_what_a_tool_is_not_told_is_refused(tmp_path, name, change, untold):
 
 
 def test_warm_up_that_no_tool_sends_is_not_in_the_record(tmp_path):
-    shutil.copy(DATA / FILES["aiperf"][0], tmp_path / FILES["aiperf"][1])
+    recorded, wanted, _ = FILES["aiperf"]
 
     result = run_external(
         *("aiperf", TARGET, replace(POINT, warmup=8), Lengths()),
         tokenizer=tmp_path,
         output=tmp_path,
-        executable="/bin/true",
+        executable=tool(tmp_path, f'cp "{DATA / recorded}" "{tmp_path / wanted}"'),
     )
 
     assert result.point.warmup == 0
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_result_of_an_earlier_run_is_not_read_again(tmp_path, name):
+    shutil.copy(DATA / FILES[name][0], tmp_path / FILES[name][1])
+
+    with pytest.raises(MeasurementError, match="FileNotFound"):
+        run_external(
+            *(name, TARGET, POINT, Lengths()),
+            tokenizer=tmp_path,
+            output=tmp_path,
+            executable="/bin/true",
+        )
+
+
+@pytest.mark.parametrize("end", ["wait", "exit 3"])
+def test_nothing_of_a_tool_outlives_it(tmp_path, end):
+    told = tmp_path / "child"
+    program = tool(tmp_path, f'sleep 60 & echo $! > "{told}"; {end}')
+
+    with pytest.raises(MeasurementError, match=r"did not end within|code 3"):
+        run_external(
+            *("aiperf", TARGET, POINT, Lengths()),
+            tokenizer=tmp_path,
+            output=tmp_path,
+            executable=program,
+            timeout_s=2,
+        )
+
+    child = int(told.read_text())
+    wait_until(lambda: start_time(child) is None, "the end of the tool's child")
+
+
+@pytest.mark.parametrize(
+    ("point", "seconds"),
+    [
+        (LoadPoint(duration_s=4000), 7600),
+        (POINT, 3600),
+        (LoadPoint(**OPEN | {"requests": 80_000}), 7600),
+    ],
+)
+def test_limit_of_a_tool_is_beyond_its_point(point, seconds):
+    assert limit_s(point) == seconds
+
+
+def test_requests_that_a_tool_lost_void_the_run():
+    few = [ForeignRequest(k / 10, (0.1, 0.2), 5, 2) for k in range(5)]
+
+    result = foreign_result("x", few, TARGET, LoadPoint(requests=100))
+
+    assert "x brought 5 of 100 requests" in result.reasons
