@@ -51,17 +51,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if kind is None:
         return
     choice = metafunc.config.stash[SESSION].choice
-    points: dict[str, str] = {}
-    for topology_id in choice.specs:
-        for workload in workloads_of(metafunc.config, topology_id).values():
-            for point in sweep(workload):
-                if is_of(kind.args[0], workload, point):
-                    points.setdefault(f"{workload.name}:{point.label}", point.level)
-    params = [
-        pytest.param(name, marks=pytest.mark.pd_level(level))
-        for name, level in points.items()
-    ]
-    metafunc.parametrize("point", params)
+    names = dict.fromkeys(
+        f"{workload.name}:{point.label}"
+        for topology_id in choice.specs
+        for workload in workloads_of(metafunc.config, topology_id).values()
+        for point in sweep(workload)
+        if is_of(kind.args[0], workload, point)
+    )
+    metafunc.parametrize("point", list(names))
 
 
 def is_of(kind: str, workload: WorkloadSpec, point: SweepPoint) -> bool:
@@ -74,7 +71,10 @@ def is_of(kind: str, workload: WorkloadSpec, point: SweepPoint) -> bool:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave out points whose workload is not the item's topology's."""
+    """Leave out points that are not the item's topology's; mark the level of others.
+
+    Topologies may each have a workload of one name, with other points and levels.
+    """
     items[:] = [item for item in items if _belongs(config, item)]
 
 
@@ -82,8 +82,22 @@ def _belongs(config: pytest.Config, item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     if "point" not in params or "topology" not in params:
         return True
-    workload = str(params["point"]).partition(":")[0]
-    return workload in workloads_of(config, params["topology"])
+    own = case_of(config, params["topology"], str(params["point"]))
+    if own is None:
+        return False
+    item.add_marker(pytest.mark.pd_level(own[1].level))
+    return True
+
+
+def case_of(
+    config: pytest.Config, topology_id: str, name: str
+) -> tuple[WorkloadSpec, SweepPoint] | None:
+    """Return the workload and point that a topology has by a name, None for none."""
+    word, _, label = name.partition(":")
+    workload = workloads_of(config, topology_id).get(word)
+    points = sweep(workload) if workload else ()
+    found = [point for point in points if point.label == label]
+    return (workload, found[0]) if workload and found else None
 
 
 @pytest.fixture
@@ -91,10 +105,9 @@ def case(
     request: pytest.FixtureRequest, point: str, topology: object
 ) -> tuple[WorkloadSpec, SweepPoint]:
     """The workload and the point that the test's parameter names."""
-    name, _, label = point.partition(":")
-    params = request.node.callspec.params
-    workload = workloads_of(request.config, params["topology"])[name]
-    return workload, next(p for p in sweep(workload) if p.label == label)
+    found = case_of(request.config, request.node.callspec.params["topology"], point)
+    assert found, "points of other topologies are left out at collection"
+    return found
 
 
 @pytest.fixture

@@ -272,7 +272,7 @@ def test_result_of_an_earlier_run_is_not_read_again(tmp_path, name):
 @pytest.mark.parametrize("end", ["wait", "exit 3"])
 def test_nothing_of_a_tool_outlives_it(tmp_path, end):
     told = tmp_path / "child"
-    program = tool(tmp_path, f'sleep 60 & echo $! > "{told}"; {end}')
+    program = tool(tmp_path, f'sleep 120 & echo $! > "{told}"; {end}')
 
     with pytest.raises(MeasurementError, match=r"did not end within|code 3"):
         run_external(
