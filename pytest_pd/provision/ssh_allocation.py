@@ -185,6 +185,7 @@ class SshAllocation:
         for record in old:
             record.unlink(missing_ok=True)
         host.gone.discard(service.name)
+        host.secrets.update(request["secrets"])
         for path, text in service.files.items():
             host.write(f"{self._remote}/{path}", text)
         command = LAUNCH.format(

@@ -17,6 +17,7 @@ import paramiko
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision import launcher, node_facts, ssh_mirror
+from pytest_pd.provision.masking import Masker
 from pytest_pd.provision.ssh_connect import open_connection
 from pytest_pd.spec.site_ssh import SshHost, SshSite
 
@@ -41,6 +42,10 @@ class RemoteHost:
     A thread reads what `ssh_mirror` sends: logs and records then lie in the local run
     directory as if both machines shared it. A connection that breaks is opened
     again; how long it has been silent is what tells it from a service that ended.
+
+    Attributes:
+        gone: Services whose launcher has ended.
+        secrets: What no log here may hold; the launcher masks a moment too late.
     """
 
     def __init__(self, site: SshSite, host: SshHost, remote: str, local: Path) -> None:
@@ -49,6 +54,8 @@ class RemoteHost:
         self.remote = remote
         self.local = local
         self.gone: set[str] = set()
+        self.secrets: set[str] = set()
+        self._maskers: dict[str, Masker] = {}
         self._connection: fabric.Connection | None = None
         self._heard_s = time.monotonic()
         self._closing = threading.Event()
@@ -181,10 +188,20 @@ class RemoteHost:
             partial.write_bytes(data)
             partial.replace(path)  # a reader sees a whole record
             return
+        if offset == 0 or name not in self._maskers:
+            self._maskers[name] = Masker(self.secrets)
+        masker = self._maskers[name]
         with path.open("r+b" if path.exists() else "wb") as file:
-            file.seek(offset)
-            file.write(data)
+            file.seek(offset - masker.held)
+            file.write(masker.feed(data))
             file.truncate()
+
+    def _write_held(self) -> None:
+        """Write what was held back of logs: nothing more comes."""
+        for name, masker in self._maskers.items():
+            if held := masker.flush():
+                with (self.local / name).open("ab") as file:
+                    file.write(held)
 
     def wait_for(self, done: Callable[[], bool], seconds: float) -> bool:
         """Look until `done` or until the time is over; returns whether it was."""
@@ -206,3 +223,4 @@ class RemoteHost:
                 self._connection.close()
         if self._thread is not None:
             self._thread.join(SILENT_S)
+        self._write_held()

@@ -242,6 +242,16 @@ def test_a_secret_arrives_and_is_written_nowhere(here, monkeypatch):
     assert command_lines_with("hush-4711") == []
 
 
+def test_a_secret_that_is_printed_is_masked_in_the_log(here, monkeypatch):
+    monkeypatch.setenv("PD_SECRET", "hush-4711")
+    code = "import os, time; print('it is', os.environ['PD_SECRET'], flush=True);"
+    process = here.start(python("one", code + SLEEPER, env_from_host=("PD_SECRET",)))
+
+    here.says(process, "it is *********")
+    here.says(process, "up")
+    assert "hush-4711" not in read_text(process.log)
+
+
 def command_lines_with(word):
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):

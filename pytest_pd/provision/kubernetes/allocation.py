@@ -43,7 +43,7 @@ from pytest_pd.provision.kubernetes.relay import now_text
 from pytest_pd.provision.kubernetes.sweep import sweep
 from pytest_pd.provision.kubernetes.watch import PodWatch
 from pytest_pd.provision.launcher import write_json
-from pytest_pd.provision.local import mark_of, service_env
+from pytest_pd.provision.local import mark_of, secrets_of, service_env
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 
@@ -207,6 +207,7 @@ class KubeAllocation:
             self.cluster,
             mark=mark_of(self._context, service.name),
             container=container_name(service),
+            secrets=secrets_of(service),
         )
         self.cluster.watch.forget(name)
         for each in of_service(setting, service):

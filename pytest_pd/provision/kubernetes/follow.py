@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pytest_pd.provision.kubernetes.client import KubeClient
 from pytest_pd.provision.kubernetes.resource import path_in
 from pytest_pd.provision.kubernetes.state import PodState
 from pytest_pd.provision.kubernetes.watch import PodWatch
+from pytest_pd.provision.masking import Masker
 
 CHUNK = 65536
 RETRY_S = 0.2
@@ -23,17 +25,24 @@ class LogFollower:
     """Copies one container's log; what the cluster says of its pod stands there too.
 
     After a dropped connection the log is read again from its beginning, and what was
-    copied before is skipped.
+    copied before is skipped. No launcher masks secrets in a pod: they are masked here.
     """
 
     def __init__(
-        self, client: KubeClient, watch: PodWatch, pod: tuple[str, str, str], log: Path
+        self,
+        client: KubeClient,
+        watch: PodWatch,
+        pod: tuple[str, str, str],
+        log: Path,
+        secrets: Iterable[str] = (),
     ) -> None:
         self._client = client
         self._watch = watch
         self._namespace, self._pod, self._container = pod
         self._log = log
         self._copied = 0
+        self._secrets = tuple(secrets)
+        self._masker = Masker(self._secrets)
         self._said = ""
         self._over = threading.Event()
         self.done = threading.Event()
@@ -51,9 +60,11 @@ class LogFollower:
 
     def say(self, text: str) -> None:
         """Write a line of our own where the user looks."""
-        stamp = time.strftime(STAMP)
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{stamp} pytest-pd: pod {self._pod} {text}\n")
+        line = f"{time.strftime(STAMP)} pytest-pd: pod {self._pod} {text}\n"
+        with self._log.open("ab") as file:
+            # a cluster tells the end of a container by the end of its log
+            masker = Masker(self._secrets)
+            file.write(masker.feed(line.encode()) + masker.flush())
 
     def _run(self) -> None:
         try:
@@ -66,7 +77,12 @@ class LogFollower:
                         break
                 self._over.wait(RETRY_S)
         finally:
+            self._end()
             self.done.set()
+
+    def _end(self) -> None:
+        with suppress(OSError), self._log.open("ab") as file:
+            file.write(self._masker.flush())
 
     def _has_log(self, state: PodState) -> bool:
         """Say what the pod waits for; whether its container has begun."""
@@ -85,7 +101,7 @@ class LogFollower:
                 with self._log.open("ab", buffering=0) as file:
                     while data := response.read1(CHUNK):
                         fresh, skip = data[skip:], max(0, skip - len(data))
-                        file.write(fresh)
+                        file.write(self._masker.feed(fresh))
                         self._copied += len(fresh)
         except ProvisionError:  # the pod is gone, and its log with it
             state = self._watch.state(self._pod)

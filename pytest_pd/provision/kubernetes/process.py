@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class KubeProcess:
         *,
         mark: str,
         container: str,
+        secrets: Iterable[str] = (),
     ) -> None:
         self._name, self.pod, self._log = name, pod, log
         self._cluster = cluster
@@ -56,7 +57,7 @@ class KubeProcess:
         self._reported = False
         self.forward: Forward | None = None
         where = (cluster.scope.namespace, pod, container)
-        self.follower = LogFollower(cluster.client, cluster.watch, where, log)
+        self.follower = LogFollower(cluster.client, cluster.watch, where, log, secrets)
 
     @property
     def name(self) -> str:
