@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pytest_pd.errors import PdError, ProvisionError
 from pytest_pd.provision import BACKENDS
@@ -288,23 +289,35 @@ def wait_lease_over(
     where there was no deployment.
 
     Raises:
-        ProvisionError: its owner lives, or it did not end although it was killed.
+        ProvisionError: its owner lives, or a keeper keeps it up, or it did not end
+            although it was killed.
     """
     run = RunDir(run_dir)
     manifest = run.read_manifest()
-    harness = Identity.read(manifest.get("harness", {}))
-    mine = harness.pid == os.getpid() or "ended_s" in manifest
-    if harness.is_alive and not mine:
-        raise ProvisionError(
-            f"The topology in {str(run_dir)!r} is up: pid {harness.pid} owns it.",
-            hint="wait for it, or end that process",
-        )
+    _refuse_owned(run, manifest)
     end_s = clock() + float(manifest.get("lease_ttl_s", 0.0)) + LEASE_SLACK_S
     while survivors(run):
         if clock() > end_s:
             end_topology(run)
             return
         sleep(LOOK_S)
+
+
+def _refuse_owned(run: RunDir, manifest: Mapping[str, Any]) -> None:
+    harness = Identity.read(manifest.get("harness", {}))
+    keeper = Identity.read(manifest.get("keeper", {}))
+    where = str(run.path)
+    if keeper.is_alive and "kept_until_s" in manifest and (owner := owner_of(run)):
+        raise ProvisionError(
+            f"The topology in {where!r} is up: {owner}.",
+            hint=f"pytest-pd down {manifest.get('run_id')}, or another --run-dir",
+        )
+    mine = harness.pid == os.getpid() or "ended_s" in manifest
+    if harness.is_alive and not mine:
+        raise ProvisionError(
+            f"The topology in {where!r} is up: pid {harness.pid} owns it.",
+            hint="wait for it, or end that process",
+        )
 
 
 def is_used(run: Path) -> bool:

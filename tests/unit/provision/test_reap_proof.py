@@ -212,6 +212,19 @@ def test_a_topology_that_another_process_owns_is_not_waited_for(run, spawn):
         wait_lease_over(run.path)
 
 
+def test_a_topology_that_is_kept_is_not_taken_over(run, spawn):
+    service, keeper = spawn(), spawn()
+    recorded(run, "decode-0", service.pid)
+    record = Identity.of(keeper.pid).record()
+    run.write_manifest(keeper=record, kept_until_s=time.time() + 60)
+
+    with pytest.raises(ProvisionError, match="is up: its keeper, until") as caught:
+        wait_lease_over(run.path, sleep=lambda _: pytest.fail("it was waited for"))
+
+    assert f"pytest-pd down {MINE}" in caught.value.hint
+    assert not gone(service)
+
+
 def test_the_commands_reap_what_a_killed_harness_left(tmp_path, capsys, monkeypatch):
     """The keeper is killed with the harness, so that the lease does not do it."""
     run_id = make_run_id()
