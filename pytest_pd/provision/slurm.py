@@ -122,6 +122,9 @@ class SlurmBackend:
         """Cancel the holder job of a run, found by its name, which has the run id.
 
         Steps in an allocation that was there before end with their lease.
+
+        Raises:
+            ProvisionError: Slurm does not answer, or does not get rid of it.
         """
         self.client.check()
         for job in self.client.named(job_name(context)):

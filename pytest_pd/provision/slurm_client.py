@@ -133,17 +133,20 @@ class SlurmClient:
         """
         done = self.run("scontrol", "show", kind, *([name] if name else []), "-o")
         if done.returncode and "not found" not in done.stdout + done.stderr:
-            raise InfrastructureLost(
-                f"Slurm does not answer: {last_line(done.stderr or done.stdout)}",
-                hint="`sinfo` and `scontrol ping` show whether the controller is up",
-            )
+            raise silent(done)
         return parse_records(done.stdout)
 
     def named(self, name: str) -> list[str]:
-        """Return our own jobs that are called `name` and not over."""
+        """Return our own jobs that are called `name` and not over.
+
+        Raises:
+            InfrastructureLost: the controller does not answer.
+        """
         self.queries += 1
         user = getpass.getuser()
         done = self.run("squeue", "-h", "-u", user, "-n", name, "-o", "%i")
+        if done.returncode:
+            raise silent(done)
         return done.stdout.split()
 
     def hostnames(self, nodes: str) -> tuple[str, ...]:
@@ -160,6 +163,14 @@ class SlurmClient:
     def cancel(self, target: str, signal: str = "") -> None:
         """Cancel a job or step, or send it a signal; no error if it is gone."""
         self.run("scancel", *([f"--signal={signal}"] if signal else []), target)
+
+
+def silent(done: subprocess.CompletedProcess[str]) -> InfrastructureLost:
+    """Return the error for a command that failed as its controller is away."""
+    return InfrastructureLost(
+        f"Slurm does not answer: {last_line(done.stderr or done.stdout)}",
+        hint="`sinfo` and `scontrol ping` show whether the controller is up",
+    )
 
 
 def last_line(text: str) -> str:
