@@ -21,6 +21,7 @@ from pytest_pd.provision.slurm_text import (
 
 TOOLS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 ANSWER_S = 60.0
+NO_ANSWER = 124
 REFUSALS = {
     "partition": "see `sinfo -s` for the partitions, and correct slurm.partition",
     "feature": "see `sinfo -o '%f %D'`, and correct slurm.constraint",
@@ -61,7 +62,7 @@ class SlurmClient:
         env: Mapping[str, str] | None = None,
         within_s: float = ANSWER_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one command; one that hangs is a failed one (rc 124), said so far."""
+        """Run one command; one that hangs has failed with `NO_ANSWER`."""
         try:
             return subprocess.run(
                 words,
@@ -77,7 +78,8 @@ class SlurmClient:
         except subprocess.TimeoutExpired as error:
             said = (error.stdout or b"").decode(errors="replace")
             return subprocess.CompletedProcess(
-                words, 124, said, f"{words[0]} did not answer within {within_s:g} s"
+                *(words, NO_ANSWER, said),
+                f"{words[0]} did not answer within {within_s:g} s",
             )
 
     def submit(self, argv: Sequence[str], script: str) -> str:
@@ -85,11 +87,14 @@ class SlurmClient:
 
         Raises:
             ProvisionError: Slurm refuses it; its words, and what to correct.
+            InfrastructureLost: Slurm does not answer, and may have taken it.
         """
         done = self.run(*argv, stdin=script, env=holder_env(os.environ))
         if done.returncode == 0:
             return done.stdout.strip().partition(";")[0]
         said = last_line(done.stderr)
+        if done.returncode == NO_ANSWER or "timed out" in said:
+            raise silent(done)
         hints = [hint for word, hint in REFUSALS.items() if word in said.lower()]
         raise ProvisionError(
             f"sbatch refused the job: {said}",
@@ -159,6 +164,10 @@ class SlurmClient:
         ``scancel`` of the job itself takes 2 s, for it kills what is there.
         """
         self.run("scancel", "--batch", "--signal=TERM", job)
+
+    def cancel_named(self, name: str) -> None:
+        """Cancel our own jobs that are called `name`; no error if there is none."""
+        self.run("scancel", f"--user={getpass.getuser()}", f"--name={name}")
 
     def cancel(self, target: str, signal: str = "") -> None:
         """Cancel a job or step, or send it a signal; no error if it is gone."""

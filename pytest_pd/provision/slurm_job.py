@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.errors import InfrastructureLost, PdError, ProvisionError
 from pytest_pd.provision.slurm_client import SlurmClient
 from pytest_pd.provision.slurm_step import JobHandle
 from pytest_pd.provision.slurm_text import (
@@ -181,7 +181,7 @@ def held_job(
 ) -> Iterator[HeldJob]:
     """Yield a running job; cancelled on every way out unless it is kept."""
     with watchman(request) as guard:
-        job = client.submit(batch_argv(site, request), batch_script(request))
+        job = submitted(client, site, request)
         handle = JobHandle(job, client, watch)
         watch.add(handle.job)
         held: HeldJob | None = None
@@ -193,6 +193,27 @@ def held_job(
                 guard.returncode = 0  # it guards the job for as long as the lease
             else:
                 end_job(handle)
+
+
+def submitted(client: SlurmClient, site: SlurmSite, request: JobRequest) -> str:
+    """Submit the holder job; without an answer, cancel what Slurm may have taken.
+
+    Raises:
+        ProvisionError: Slurm refuses it, or does not answer.
+    """
+    try:
+        return client.submit(batch_argv(site, request), batch_script(request))
+    except BaseException as error:
+        # nobody knows its id; a controller that is busy takes it a moment later
+        for pause_s in (0, 1, 1) if is_open(error) else (0,):
+            time.sleep(pause_s)
+            client.cancel_named(request.name)
+        raise
+
+
+def is_open(error: BaseException) -> bool:
+    """Whether Slurm may have taken the job all the same: it did not refuse it."""
+    return isinstance(error, InfrastructureLost) or not isinstance(error, PdError)
 
 
 def allocation_around(site: SlurmSite) -> str | None:
