@@ -89,7 +89,7 @@ class SshAllocation:
             ProvisionError: a host refuses us or cannot be reached; names it.
         """
         self._all(lambda host: host.prepare())
-        self._relay = self._start_relay()
+        self._start_relay()
 
     def _all(self, act: Callable[[RemoteHost], T]) -> dict[str, T]:
         """Do something on every host side by side; the first error is raised."""
@@ -97,7 +97,7 @@ class SshAllocation:
             found = {name: pool.submit(act, h) for name, h in self._hosts.items()}
         return {name: each.result() for name, each in found.items()}
 
-    def _start_relay(self) -> subprocess.Popen[bytes]:
+    def _start_relay(self) -> None:
         """Start the helper that renews the lease on every host; wait until it does."""
         request = {
             "site": self._site.model_dump(mode="json"),
@@ -108,7 +108,7 @@ class SshAllocation:
             "lease": str(self._context.lease),
             "ttl_s": self._context.lease_ttl_s,
         }
-        relay = subprocess.Popen(
+        self._relay = relay = subprocess.Popen(
             [sys.executable, "-m", "pytest_pd.provision.ssh_relay"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -121,9 +121,7 @@ class SshAllocation:
         relay.stdin.close()
         ready = select.select([relay.stdout], [], [], RELAY_S)[0]
         if not ready or not relay.stdout.readline():
-            end(relay)
             raise InfrastructureLost("The lease could not be brought to the hosts.")
-        return relay
 
     def addresses(self, plan: DeploymentPlan) -> Mapping[str, str]:
         """Planned node name to the address of its host."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import paramiko
 
 from pytest_pd.errors import ProvisionError
+from pytest_pd.provision.launcher import Lease
 from pytest_pd.provision.ssh_connect import open_connection
 from pytest_pd.spec.site_ssh import SshSite
 
@@ -48,30 +49,35 @@ class Relay:
         self.host = site.hosts[index]
         self.command = shlex.join(["sh", "-c", WRITE, f"{folder}/lease"])
         self.lease = lease
-        self.ttl_s = ttl_s
-        self.read_s = time.monotonic()
+        self.file = Lease(str(lease), ttl_s, LOOK_S)
+        self.bye_s: float | None = None
+        self.sent = False
         self.ready = threading.Event()
 
     def run(self) -> None:
         """Send the lease on until it is over, by new connections if need be.
 
-        A lease that cannot be read for its whole time to live is over as well:
-        what runs there ends by itself, and nobody is left to relay for.
+        A lease that does not change, or cannot be read, for its whole time to live is
+        over as well: what runs there ends by itself, and nobody is left to relay for.
         """
-        self.read_s = time.monotonic()
-        while not self._is_over():
-            try:
-                if self._send():
-                    return
-            except (ProvisionError, paramiko.SSHException, OSError, EOFError):
-                time.sleep(RETRY_S)
+        try:
+            while not self._is_over():
+                try:
+                    if self._send():
+                        return
+                except (ProvisionError, paramiko.SSHException, OSError, EOFError):
+                    time.sleep(RETRY_S)
+        finally:
+            self.ready.set()
 
     def _is_over(self) -> bool:
         """Whether there is nothing to send any more, after some seconds for the end."""
-        if read(self.lease) not in ("", BYE):
-            self.read_s = time.monotonic()
-        silent_s = time.monotonic() - self.read_s
-        return silent_s > (LAST_WORD_S if read(self.lease) else self.ttl_s)
+        over, now_s = self.file.over(), time.monotonic()
+        if read(self.lease) != BYE:
+            self.bye_s = None
+            return over
+        self.bye_s = now_s if self.bye_s is None else self.bye_s
+        return now_s - self.bye_s > LAST_WORD_S
 
     def _send(self) -> bool:
         """Send every change over one connection; True once the last word is sent."""
@@ -85,6 +91,7 @@ class Relay:
                 text = read(self.lease)
                 if text not in ("", last):
                     channel.sendall(f"{text}\n".encode())
+                    self.sent = True
                     self.ready.set()
                     last = text
                 if text == BYE:
@@ -110,7 +117,8 @@ def main() -> None:
         thread.start()
     for relay in relays:
         relay.ready.wait()
-    print("ready", flush=True)
+    if all(relay.sent for relay in relays):
+        print("ready", flush=True)
     for thread in threads:
         thread.join()
 
