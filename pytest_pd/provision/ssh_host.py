@@ -213,10 +213,12 @@ class RemoteHost:
         return True
 
     def close(self, *, remove: str | None) -> None:
-        """End the mirror and the connection; `remove` a folder there before."""
+        """End the mirror and the connection; `remove` a run's folder there before."""
         if remove and self._connection is not None and not self.lost_s():
             with contextlib.suppress(ProvisionError):
-                self.run(f"rm -rf {shlex.quote(remove)}")
+                parent = shlex.quote(remove.rpartition("/")[0])
+                # other topologies of the run may be there still
+                self.run(f"rm -rf {shlex.quote(remove)}; rmdir {parent} 2>/dev/null")
         self._closing.set()
         with self._lock:
             if self._connection is not None:
