@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_pd.provision.launcher import MARK, boot_id, start_time
+from pytest_pd.errors import ProvisionError
+from pytest_pd.provision.launcher import MARK, boot_id, send, start_time
+
+KILLED_S = 5.0
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +92,24 @@ def marked_with(prefix: str) -> Iterator[int]:
             marked = any(word.startswith(wanted) for word in words.split(b"\0"))
             if marked and start_time(int(entry.name)):
                 yield int(entry.name)
+
+
+def kill_all(whose: str, left: Callable[[], Set[int]]) -> None:
+    """Kill processes until none is left.
+
+    Args:
+        left: Returns the pids of those that live, proven to be ours.
+
+    Raises:
+        ProvisionError: some live on for seconds.
+    """
+    end_s = time.monotonic() + KILLED_S
+    while pids := sorted(left()):
+        if time.monotonic() > end_s:
+            named = ", ".join(f"pid {pid}" for pid in pids)
+            raise ProvisionError(
+                f"{len(pids)} process(es) of {whose!r} cannot be ended: {named}.",
+                hint="they hang in the kernel (a dead GPU or file system); see dmesg",
+            )
+        send(pids, signal.SIGKILL)
+        time.sleep(LOOK_S)

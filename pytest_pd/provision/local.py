@@ -20,7 +20,7 @@ from pytest_pd.installer.paths import search_path
 from pytest_pd.plan.model import DeploymentPlan, ServicePlan
 from pytest_pd.provision import launcher
 from pytest_pd.provision.base import Allocation, Finding, RunContext
-from pytest_pd.provision.identity import Identity, marked_with
+from pytest_pd.provision.identity import Identity, kill_all, marked_with
 from pytest_pd.provision.lease import disown
 from pytest_pd.provision.looking import refuse_images
 from pytest_pd.provision.ports import PortClaims
@@ -92,7 +92,7 @@ class LocalProcess:
         """End the service and all that it started.
 
         Raises:
-            ProvisionError: something of it cannot be ended, not even by KILL.
+            ProvisionError: something of it lives on although it was killed.
         """
         if grace_s > 0:
             self._signal_launcher(signal.SIGTERM)
@@ -101,7 +101,7 @@ class LocalProcess:
         if not self._wait(KILLED_S):
             self._signal_launcher(signal.SIGKILL)
             self._wait(KILLED_S)
-        self._end_strays()
+        kill_all(self._name, self._strays)
 
     def kill(self, signal: int) -> None:
         """Signal the service and everything below it, not its launcher."""
@@ -140,11 +140,10 @@ class LocalProcess:
             time.sleep(LOOK_S)
         return True
 
-    def _end_strays(self) -> None:
-        """End what a killed launcher left, proven by its mark or its start time."""
+    def _strays(self) -> set[int]:
+        """Return what a killed launcher left, proven by its mark or its start time."""
         main = Identity.read(self._record())
-        strays = set(marked_with(self._mark)) | ({main.pid} if main.is_alive else set())
-        launcher.send(sorted(strays), signal.SIGKILL)
+        return set(marked_with(self._mark)) | ({main.pid} if main.is_alive else set())
 
 
 class LocalAllocation:
@@ -205,16 +204,21 @@ class LocalAllocation:
         self._kept = True
 
     def close(self) -> None:
-        """End whatever still runs, newest first, unless it is kept."""
+        """End whatever still runs, newest first, unless it is kept.
+
+        Raises:
+            ProvisionError: something lives on although it was killed.
+        """
         self._claims.close()
-        for process in reversed(self._processes):
-            if self._kept:
+        if self._kept:
+            for process in self._processes:
                 process.disown()
-            else:
-                process.stop(grace_s=0.0)
-        if not self._kept:
-            left = list(marked_with(mark_of(self._context)))
-            launcher.send(left, signal.SIGKILL)
+            return
+        mark = mark_of(self._context)
+        with contextlib.ExitStack() as stack:
+            stack.callback(kill_all, mark, lambda: set(marked_with(mark)))
+            for process in self._processes:
+                stack.callback(process.stop, grace_s=0.0)
 
 
 class LocalBackend:

@@ -203,12 +203,18 @@ class SshAllocation:
         self.kept = True
 
     def close(self) -> None:
-        """End what still runs, newest first, unless it is kept; hang up."""
+        """End what still runs, newest first, unless it is kept; hang up.
+
+        Raises:
+            ProvisionError: a service lives on although it was killed; its host keeps
+                the run's folder.
+        """
         try:
             if not self.kept:
                 self._stop_all()
         finally:
-            remove = None if self.kept else self._remote
+            stuck = any(process.is_stuck for process in self._processes)
+            remove = None if self.kept or stuck else self._remote
             self._all(lambda host: host.close(remove=remove))
             if self._relay is not None:
                 leave(self._relay) if self.kept else end(self._relay)

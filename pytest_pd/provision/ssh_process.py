@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_pd.errors import InfrastructureLost
+from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision.rundir import RunDir, read_record
 from pytest_pd.provision.ssh_host import RemoteHost
 
@@ -22,13 +22,18 @@ TELL_SERVICE = "launcher.send(launcher.descendants({pid}), {number}) if alive el
 
 
 class SshProcess:
-    """A service on an SSH host, known by the mirrored records of its launcher."""
+    """A service on an SSH host, known by the mirrored records of its launcher.
+
+    Attributes:
+        is_stuck: It lives on although it was killed.
+    """
 
     def __init__(self, name: str, log: Path, run: RunDir, host: RemoteHost) -> None:
         self._name = name
         self._log = log
         self._run = run
         self._host = host
+        self.is_stuck = False
 
     @property
     def name(self) -> str:
@@ -69,7 +74,11 @@ class SshProcess:
         }
 
     def stop(self, *, grace_s: float) -> None:
-        """End the service and all it started, as far as the host can be reached."""
+        """End the service and all it started, as far as the host can be reached.
+
+        Raises:
+            ProvisionError: it lives on although it was killed.
+        """
         for number, seconds in ((signal.SIGTERM, grace_s), (signal.SIGUSR1, KILLED_S)):
             if not self._is_over() and seconds > 0:
                 self._tell(TELL_LAUNCHER, number)
@@ -77,6 +86,20 @@ class SshProcess:
         if not self._is_over():
             self._tell(TELL_SERVICE, signal.SIGKILL)
             self._host.wait_for(self._is_over, KILLED_S)
+        self._refuse_stuck()
+
+    def _refuse_stuck(self) -> None:
+        record = read_record(self._run.started(self._name))
+        unknown = not record or self._host.lost_s() > 0
+        self.is_stuck = not unknown and not self._is_over()
+        if self.is_stuck:
+            raise ProvisionError(
+                f"{self._name!r} (pid {record['pid']}, launcher "
+                f"{record['launcher_pid']}) on {self._host.name} cannot be ended.",
+                hint="it hangs in the kernel (a dead GPU or file system); see dmesg "
+                "there, then pytest-pd down",
+                where=self._log,
+            )
 
     def kill(self, signal: int) -> None:
         """Send a signal to the service and everything below it."""

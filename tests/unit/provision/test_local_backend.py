@@ -11,10 +11,11 @@ import pytest
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import NodePlan
-from pytest_pd.provision import local
+from pytest_pd.provision import identity, local
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.provision.local import (
     LocalBackend,
+    LocalProcess,
     launch_request,
     loopback_addresses,
     mark_of,
@@ -135,6 +136,29 @@ FAMILY = (
     "import subprocess, time; subprocess.Popen(['sh', '-c', 'setsid sleep 600 & :']);"
     "subprocess.Popen(['sleep', '600']); print('up', flush=True); time.sleep(600)"
 )
+
+
+def test_what_cannot_be_killed_is_told_and_the_others_end(tmp_path, monkeypatch):
+    run = RunDir(tmp_path / "toy")
+    context = run.context(make_run_id(), 300.0)
+    services = [python(name, "import time; time.sleep(600)") for name in ("a", "b")]
+    cluster, plan = ClusterSpec(name="local"), plan_of(services)
+    stuck = []
+
+    def strays(process):
+        return {4711} if process.name == "b" and stuck else set()
+
+    monkeypatch.setattr(LocalProcess, "_strays", strays)
+    monkeypatch.setattr(identity, "KILLED_S", 0.1)
+    monkeypatch.setattr(identity, "send", lambda pids, _: stuck.append(pids))
+    allowed = pytest.raises(ProvisionError, match=r"'b' cannot be ended: pid 4711\.")
+    with allowed as caught, LocalBackend().allocate(cluster, plan, context) as made:
+        for each in services:
+            made.start(each)
+        stuck.append("D")
+
+    assert "dmesg" in caught.value.hint
+    assert None not in [process.exit_code() for process in made._processes]
 
 
 def test_stopping_finds_what_a_killed_launcher_left(tmp_path):
