@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest_pd
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import Role
-from pytest_pd.provision.kubernetes.names import PART, Object
+from pytest_pd.provision.kubernetes.names import LOAD, PART, Object
 from pytest_pd.provision.kubernetes.pod import Setting
 from pytest_pd.provision.kubernetes.state import PodState, hint_for
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_pd.provision.kubernetes.allocation import Cluster
 
 FOLDER, PROGRAM = "/run/pytest-pd-load", "load.zip"
-CONTAINER = "load"
 WAIT = "import signal; signal.pause()"
 STAMP = (1980, 1, 1, 0, 0, 0)
 MEMORY = "4Gi"
@@ -92,7 +91,7 @@ def pod(setting: Setting, name: str) -> Object:
     meta = scope.metadata(name)
     meta["labels"] = {**site.labels, **scope.labels, PART: "load"}
     container: Object = {
-        "name": CONTAINER,
+        "name": LOAD,
         "image": image_of(setting),
         "command": [site.python, "-c", WAIT],
         "env": [
@@ -139,7 +138,7 @@ def start(cluster: Cluster, setting: Setting) -> tuple[str, ...]:
     name = name_of(setting)
     await_running(cluster, name)
     words = [*cluster.client.words, "exec", "-i", "-n", cluster.scope.namespace, name]
-    return (*words, "-c", CONTAINER, "--", cluster.site.python)
+    return (*words, "-c", LOAD, "--", cluster.site.python)
 
 
 def await_running(cluster: Cluster, name: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pytest_pd.plan.model import DeploymentPlan, ServicePlan
+from pytest_pd.plan.model import DeploymentPlan, Role, ServicePlan
 from pytest_pd.spec.site_kubernetes import KubernetesSite, KubernetesSpec
 
 RUN, TOPOLOGY = "pytest-pd/run", "pytest-pd/topology"
@@ -15,6 +15,11 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "pytest-pd"
 SUBDOMAIN = "pd"
 LONGEST = 63
+
+CONTAINERS = {Role.ROUTER: "vllm-router", Role.CONTROL: "control"}
+WORKER, LOAD = "vllm", "load"
+OUR_CONTAINERS = frozenset({WORKER, LOAD, *CONTAINERS.values()})
+"""A cluster may put containers of its own into a pod, before ours too."""
 
 ROLE_LABEL, SERVING_LABEL = "llm-d.ai/role", "llm-d.ai/inferenceServing"
 

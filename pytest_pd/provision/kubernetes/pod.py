@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 from pytest_pd.errors import ProvisionError
 from pytest_pd.plan.model import DeploymentPlan, Role, ServicePlan
 from pytest_pd.provision.kubernetes.names import (
+    CONTAINERS,
     SERVICE,
+    WORKER,
     Object,
     Scope,
     label_value,
@@ -34,8 +36,6 @@ POD_IP, NAMESPACE = "$(POD_IP)", "$(POD_NAMESPACE)"
 """What the kubelet replaces in words and variables by the pod's own values."""
 
 SECRET = "environment"
-CONTAINERS = {Role.ROUTER: "vllm-router", Role.CONTROL: "control"}
-WORKER = "vllm"
 PROBE_PERIOD_S, PROBE_FAILURES = 1, 3
 
 

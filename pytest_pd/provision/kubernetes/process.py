@@ -183,16 +183,28 @@ class KubeProcess:
             )
 
     def kill(self, signal: int) -> None:
-        """Send a signal to every process of the service, by ``kubectl exec``."""
+        """Send a signal to every process of the service, by ``kubectl exec``.
+
+        Raises:
+            ProvisionError: it did not get there.
+        """
         words = [
             *self._cluster.client.words,
             *("exec", "-n", self._cluster.scope.namespace, self.pod),
             *("-c", self._container, "--"),
             *("sh", "-c", SIGNAL, str(int(signal)), self._mark),
         ]
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=EXEC_S, check=False
-        )
+        try:
+            done = subprocess.run(
+                words, capture_output=True, text=True, timeout=EXEC_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InfrastructureLost(
+                f"Signal {signal} did not reach pod {self.pod!r}: kubectl exec did not "
+                f"answer within {EXEC_S:g} s.",
+                hint="kubectl describe node shows whether its node answers",
+                where=self._log,
+            ) from error
         if done.returncode and self.state.code is None:
             said = done.stderr.strip() or f"exit code {done.returncode}"
             # the signal ends the container, and with it the shell that sends it

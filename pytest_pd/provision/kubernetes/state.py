@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pytest_pd.provision.kubernetes.names import OUR_CONTAINERS
 
 HOPELESS = {
     "ErrImageNeverPull": "its image is not on the node and may not be pulled",
@@ -80,7 +82,7 @@ class PodState:
 def state_of(pod: Mapping[str, Any]) -> PodState:
     """Return what the status of a pod says."""
     status = pod.get("status", {})
-    found = (status.get("containerStatuses") or [{}])[0]
+    found = of_ours(status.get("containerStatuses") or [{}])
     state = found.get("state", {})
     waiting, ended = state.get("waiting", {}), state.get("terminated", {})
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
@@ -99,6 +101,12 @@ def state_of(pod: Mapping[str, Any]) -> PodState:
         image=found.get("imageID", ""),
         ip=status.get("podIP", ""),
     )
+
+
+def of_ours(found: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the status of our container; the first where none has our names."""
+    ours = (each for each in found if each.get("name") in OUR_CONTAINERS)
+    return next(ours, found[0])
 
 
 def troubles(waiting: Mapping[str, Any]) -> tuple[str, str]:

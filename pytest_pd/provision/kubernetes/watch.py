@@ -18,7 +18,8 @@ from pytest_pd.provision.kubernetes.state import PodState, state_of
 
 WATCH_S = 60
 RETRY_S = 0.5
-LOST_S = 60.0
+LOST_S = 2.0 * WATCH_S
+"""A watch on which nothing happens is silent for its whole time."""
 
 
 class PodWatch:
@@ -109,6 +110,7 @@ class PodWatch:
                     return
                 self._note(event["type"], event["object"])
                 self._heard_s = time.monotonic()
+            self._heard_s = time.monotonic()  # the server ended it, in its time
 
     def _note(self, kind: str, pod: dict[str, Any]) -> None:
         if kind not in ("ADDED", "MODIFIED", "DELETED"):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
+import itertools
+import subprocess
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
 from pytest_pd.provision.kube_local import expand
+from pytest_pd.provision.kubernetes import watch
 from pytest_pd.provision.kubernetes.client import refusal
 from pytest_pd.provision.kubernetes.process import KubeProcess
 from pytest_pd.provision.kubernetes.resource import path_in, path_of
@@ -32,6 +37,16 @@ def test_codes_above_128_are_signals(code, ours):
 
 def test_a_pod_that_runs_has_no_code():
     assert state_of(pod(state={"running": {}})).code is None
+
+
+def test_a_container_that_the_cluster_put_before_ours_is_not_meant():
+    found = [
+        {"name": "istio-proxy", "state": {"running": {}}, "imageID": "proxy"},
+        {"name": "vllm", "state": {"terminated": {"exitCode": 3}}, "imageID": "vllm"},
+    ]
+    state = state_of(pod("Running", containerStatuses=found))
+
+    assert (state.code, state.image) == (3, "vllm")
 
 
 LOW = "The node was low on resource: memory. Container router was using 4Gi"
@@ -243,6 +258,39 @@ def test_a_pod_that_was_taken_away_is_no_death_of_its_service(tmp_path):
         made.exit_code()
 
     assert "was taken away: Evicted" in made.log.read_text()
+
+
+def test_a_node_that_takes_no_signal_is_told(tmp_path, monkeypatch):
+    def hang(words, *, timeout, **_):
+        raise subprocess.TimeoutExpired(words, timeout)
+
+    made = process(state_of(pod()), tmp_path)
+    made._cluster.client = SimpleNamespace(words=("kubectl",))
+    monkeypatch.setattr(subprocess, "run", hang)
+
+    with pytest.raises(ProvisionError, match="kubectl exec did not answer within 30 s"):
+        made.kill(9)
+
+
+class Quiet:
+    """An API server whose watches end regularly, with no event."""
+
+    @contextmanager
+    def stream(self, *_, **__):
+        yield io.BytesIO()
+
+
+def test_a_watch_on_which_nothing_happens_is_no_silence(monkeypatch):
+    now_s, server = itertools.count(0.0, 100.0), Quiet()
+    clock = SimpleNamespace(monotonic=lambda: next(now_s))
+    monkeypatch.setattr(watch, "time", clock)
+    made = watch.PodWatch(server, "ns", "a=b", lost_s=15.0)
+
+    made._follow("1")
+
+    made.check()
+    with pytest.raises(InfrastructureLost, match="not answered for 200 s"):
+        made.check()
 
 
 def test_a_busy_registry_has_the_time_that_a_pod_may_wait(tmp_path):
