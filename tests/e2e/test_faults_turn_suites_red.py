@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,19 +40,22 @@ CASES = [
 ]
 
 
-def run(folder: Path, transfer: str, fault: dict | None) -> tuple[int, set[str]]:
+def run(
+    folder: Path, transfer: str, fault: dict | None, *, suite: str = "", **keys: dict
+) -> tuple[int, set[str]]:
     """Run the correctness suites and return the exit code and the red checks."""
     content = {
         **TOPOLOGY,
         "name": "faulty",
         "kv_transfer": TRANSFER[transfer],
         "decode": {"replicas": 1, "faults": [fault] if fault else []},
+        **keys,
     }
     file = folder / "faulty.yaml"
     file.write_text(yaml.safe_dump(content))
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", str(SUITES / "correctness")),
+            *(sys.executable, "-m", "pytest", str(SUITES / "correctness" / suite)),
             *("--pd-topology", str(file), "--pd-run-dir", str(folder / "run")),
             *("-p", "no:cacheprovider", "-p", "no:randomly", "-rfE", "-q"),
         ],
@@ -68,6 +72,24 @@ def run(folder: Path, transfer: str, fault: dict | None) -> tuple[int, set[str]]
 @pytest.mark.parametrize("transfer", sorted(TRANSFER))
 def test_without_a_fault_everything_is_green(tmp_path, transfer):
     assert run(tmp_path, transfer, None) == (0, set())
+
+
+def test_prompts_of_unknown_length_are_green(tmp_path):
+    """Under another name the model is one whose prompts only the engine can count."""
+    copied = shutil.copytree(SUITES.parent / "fixtures/models/tiny", tmp_path / "other")
+    pool = {"replicas": 1, "args": ["--no-enable-prefix-caching"]}
+
+    found = run(
+        tmp_path,
+        "shared_storage",
+        None,
+        suite="test_handover.py",
+        model={"path": str(copied), "served_name": "other"},
+        prefill=pool,
+        decode=pool,
+    )
+
+    assert found == (0, set())
 
 
 @pytest.mark.parametrize(("transfer", "fault"), CASES)
