@@ -50,6 +50,8 @@ def test_stream_says_what_the_whole_answer_says(ask, prompts, path):
     whole = ask(question, path=path)
     streamed = ask(question, path=path, stream=True)
 
+    assert whole.ok, whole.error
+    assert streamed.ok, streamed.error
     assert streamed.text == whole.text
 
 
@@ -126,7 +128,9 @@ def test_requests_beside_each_other_do_not_mix(ask, prompts):
     questions = [prompts.make(i, tokens=70) for i in range(16)]
 
     def text(question):
-        return ask(question.text).text
+        answer = ask(question.text)
+        assert answer.ok, answer.error
+        return answer.text
 
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(text, questions))

@@ -37,9 +37,11 @@ def questions(prompts, deployment):
 def test_greedy_output_equals_aggregated(ask, ask_aggregated, questions):
     differing = []
     for index, question in enumerate(questions):
-        split = ask(question.text, max_tokens=ANSWER_TOKENS).words
-        whole = ask_aggregated(question.text, max_tokens=ANSWER_TOKENS).words
-        if (place := first_divergence(split, whole)) is not None:
+        split = ask(question.text, max_tokens=ANSWER_TOKENS)
+        whole = ask_aggregated(question.text, max_tokens=ANSWER_TOKENS)
+        assert split.ok, split.error
+        assert whole.ok, whole.error
+        if (place := first_divergence(split.words, whole.words)) is not None:
             differing.append((index, question.tokens, place))
 
     assert not differing, (
