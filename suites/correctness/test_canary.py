@@ -1,7 +1,8 @@
 """Decode answers from the KV that it is given: damage it, and the answer must go.
 
 Counters can lie, and an engine that computes the prompt again still answers right.
-A hand-over spoilt on purpose shows which of the two an answer came from.
+A hand-over spoilt on purpose shows which of the two an answer came from. A whole one
+comes first, sent the same way: a decode worker that answers nobody proves nothing.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def test_decode_uses_the_files_of_prefill(stages, make, deployment):
         pytest.skip(f"{store} is not on this host")
 
     for decode in stages[Role.DECODE]:
+        question = make(f"{id(decode)}:whole")
+        assert stages[Role.PREFILL][0](question.text, max_tokens=1).ok
+        check_right(decode(question.text, max_tokens=ANSWER_TOKENS), question)
         right = 0
         for index in range(PROMPTS):
             question = make(f"{id(decode)}:{index}")
@@ -88,6 +92,10 @@ def test_decode_uses_the_files_of_prefill(stages, make, deployment):
 def test_decode_uses_the_kv_that_it_pulls(stages, make):
     """With the KV of another prompt, decode cannot answer its own right."""
     for decode in stages[Role.DECODE]:
+        own = make(f"{id(decode)}:whole")
+        handed = hand_over(stages[Role.PREFILL][0], own.text)
+        answer = decode(own.text, max_tokens=ANSWER_TOKENS, kv_transfer_params=handed)
+        check_right(answer, own)
         right = 0
         for index in range(PROMPTS):
             own, other = make(f"{id(decode)}:{index}"), make(f"{id(decode)}:{index}x")
@@ -100,6 +108,12 @@ def test_decode_uses_the_kv_that_it_pulls(stages, make):
             f"decode answered {right} of {PROMPTS} prompts right although it was given "
             "another prompt's KV: it computes prompts itself"
         )
+
+
+def check_right(answer, question):
+    """Assert that decode, asked directly, answers from a hand-over that is whole."""
+    assert answer.ok, f"decode, asked directly: {answer.error}"
+    assert answer.text == question.expected, "wrong from a hand-over that is whole"
 
 
 def hand_over(prefill, text):
