@@ -1,13 +1,18 @@
 """GPU use is sampled while a block runs, with a library that need not be here."""
 
+import runpy
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pytest_pd.errors import EngineMissing
 from pytest_pd.probe.gpu import GpuUse, sampled
+from pytest_pd.provision.rundir import RunDir
 from tests.kit import wait_until
+
+SUITES = Path(__file__).parents[3] / "suites"
 
 
 class FakeNvml:
@@ -81,3 +86,13 @@ def test_missing_package_names_the_extra(monkeypatch):
 
 def test_unseen_gpu_was_idle():
     assert GpuUse().peak(3) == 0
+
+
+def test_the_suite_judges_no_gpus_of_other_nodes(tmp_path):
+    suite = runpy.run_path(str(SUITES / "correctness" / "test_gpu_use.py"))
+    RunDir(tmp_path).write_manifest(backend="slurm")
+
+    with pytest.raises(pytest.skip.Exception, match="slurm nodes"):
+        suite["test_gpus_of_both_phases_work"](
+            None, None, SimpleNamespace(run_dir=tmp_path)
+        )
