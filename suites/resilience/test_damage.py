@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from pytest_pd.errors import ReadyTimeout
+from pytest_pd.fixtures.damage import until_whole
 from pytest_pd.measure.measurement import Measurement
 from pytest_pd.plan.model import Role
 
@@ -42,11 +43,14 @@ def victim(deployment, role):
 
 @pytest.fixture(autouse=True)
 def whole_again(deployment):
-    """Leave the topology as it was: every service up, the router serving."""
+    """Leave the topology as it was: every service ready, the router serving."""
     yield
+    if deployment.revive is None:
+        return
     for name, process in deployment.processes.items():
-        if process.exit_code() is not None and deployment.revive is not None:
+        if process.exit_code() is not None:
             deployment.revive(name)
+    until_whole(deployment)
 
 
 @pytest.fixture
@@ -224,11 +228,14 @@ def test_the_router_tells_that_a_role_is_gone(
     if len(deployment.plan.of_role(Role(role))) > 1:
         pytest.skip(f"a peer of the {role} worker lives")
     page = f"{deployment.url}/readiness"
+    whole = httpx.get(page, trust_env=False)
+    assert whole.status_code == 200, f"{page} before the fault: {whole.text}"
     with damage(victim.name, "kill"):
         end_s = time.monotonic() + 10 * SETTLE_S
-        while (status := httpx.get(page, trust_env=False).status_code) == 200:
+        while (said := httpx.get(page, trust_env=False)).status_code == 200:
             if time.monotonic() > end_s:
                 break
             time.sleep(0.05)
 
-    assert status == 503, f"{page} says {status} without any {role} worker"
+    assert said.status_code == 503, f"{page} without any {role} worker: {said.text}"
+    assert role in said.json()["reason"], f"{page} blames another role: {said.text}"
