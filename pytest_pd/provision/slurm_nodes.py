@@ -278,16 +278,27 @@ class SlurmAllocation:
         return ",".join(given[i] for i in ids)
 
     def _send(self, host: str, launcher_pid: int, number: int) -> None:
-        """Signal everything below a launcher on its node."""
+        """Signal everything below a launcher on its node.
+
+        Raises:
+            ProvisionError: srun could not.
+        """
         code = (
             f"import sys; sys.path.insert(0, {str(self.folder)!r}); import launcher;"
             f"launcher.send(launcher.descendants({launcher_pid}), {number})"
         )
-        self._handle.client.run(
+        done = self._handle.client.run(
             *("srun", f"--jobid={self.job}", "--overlap", "--nodes=1", "--ntasks=1"),
-            *(f"--nodelist={host}", "--gres=none", "--job-name=pd-signal"),
+            *(f"--nodelist={host}", "--job-name=pd-signal"),
+            *([] if self._site.gpus_by == "none" else ["--gres=none"]),
             *(self.python, "-S", "-E", "-c", code),
         )
+        if done.returncode:
+            raise ProvisionError(
+                f"Signal {number} did not reach {host} in Slurm job {self.job}: "
+                f"{last_line(done.stderr)}",
+                hint="may this user start steps beside others there (--overlap)?",
+            )
 
     def keep(self) -> None:
         """Leave everything running when the block ends: the lease ends it."""

@@ -29,13 +29,17 @@ class Srun:
         return subprocess.CompletedProcess(words, 1, "".join(lines), "srun: error: no")
 
 
-def asked(client, root, **site):
+def allocation_of(client, root, **site):
     cluster = ClusterSpec(name="c", backend="slurm", hardware="gb200", slurm=site)
     context = RunDir(root).context("r1", 5.0)
     slurm_folder(context).mkdir(parents=True)
     nodes = {"node0": "n01", "node1": "n02"}
     handle = SimpleNamespace(job="7", client=client)
-    return SlurmAllocation(cluster, context, handle, nodes, []).facts()
+    return SlurmAllocation(cluster, context, handle, nodes, [])
+
+
+def asked(client, root, **site):
+    return allocation_of(client, root, **site).facts()
 
 
 def test_nodes_that_see_the_run_directory_are_asked_once_for_all(tmp_path):
@@ -73,3 +77,29 @@ class Slow(SlurmClient):
 def test_a_step_that_hangs_is_told_with_what_was_said_so_far(tmp_path):
     with pytest.raises(InfrastructureLost, match=r"^n02 .* within 2 s"):
         asked(Slow(), tmp_path, node_answer_s=2)
+
+
+class Signals:
+    """A job whose srun ends with the code that is given; keeps its words."""
+
+    def __init__(self, code):
+        self.code, self.words = code, ()
+
+    def run(self, *words):
+        self.words = words
+        return subprocess.CompletedProcess(words, self.code, "", "srun: error: no")
+
+
+def send(client, root, **site):
+    allocation_of(client, root, **site)._send("n01", 4711, 19)
+    return client.words
+
+
+def test_a_signal_that_did_not_arrive_is_told(tmp_path):
+    with pytest.raises(ProvisionError, match=r"Signal 19 did not reach n01 .*: no\n"):
+        send(Signals(1), tmp_path)
+
+
+@pytest.mark.parametrize(("by", "named"), [("gres", True), ("none", False)])
+def test_a_signal_names_gres_only_where_gpus_are_asked_for(tmp_path, by, named):
+    assert ("--gres=none" in send(Signals(0), tmp_path, gpus_by=by)) is named
