@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 WORKER_KEY = "pd_run"
+LEFT_BY_A_RUN = ("verdict.json", "results.jsonl", "*/manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,20 @@ class Run:
     def as_input(self) -> dict[str, str]:
         """Plain values for a worker's ``workerinput``."""
         return {"id": self.id, "dir": str(self.dir)}
+
+
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that holds an earlier run, before anything is written there.
+
+    Raises:
+        pytest.UsageError: it does; names what was found.
+    """
+    for pattern in LEFT_BY_A_RUN:
+        if found := next(folder.glob(pattern), None):
+            raise pytest.UsageError(
+                f"{str(folder)!r} holds an earlier run: {found.relative_to(folder)}.\n"
+                "  try: another folder with --run-dir; nothing is overwritten"
+            )
 
 
 def make_run(config: pytest.Config) -> Run:

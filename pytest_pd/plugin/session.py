@@ -85,6 +85,10 @@ class PdSession:
 
     def check_choice(self) -> None:
         """Refuse a wrong name before anything is collected; get ready to gather."""
+        if self.config.getoption("pd_run_dir") and not self.is_worker:
+            from pytest_pd.plugin.run import refuse_used
+
+            refuse_used(self.run.dir)
         gathers = self.config.getoption("dist", "no") != "no"
         if self.was_chosen or gathers:
             self.activate()

@@ -125,17 +125,20 @@ def test_two_files_with_one_name(project):
     )
 
 
-def test_run_directory_of_another_run_is_not_touched(project):
+@pytest.mark.parametrize(
+    "left", ["verdict.json", "results.jsonl", "other_topology/manifest.json"]
+)
+def test_run_directory_of_another_run_is_not_touched(project, left):
     project.suite("def test_a(deployment): pass")
-    folder = project.pytester.path / "old" / "local_1p1d"
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text('{"run_id": "earlier"}')
+    file = project.pytester.path / "old" / left
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
 
-    result = project.run("--run-dir", "old")
+    refused(project.run("--run-dir", "old"), left, "--run-dir")
 
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*holds run 'earlier' already*", "*--run-dir*"])
-    result.stdout.no_fnmatch_line("*Traceback*")
+    kept = [path for path in file.parents[0].rglob("*") if path.is_file()]
+    assert kept == [file]
+    assert file.read_text() == "{}"
 
 
 def test_attached_run_without_the_named_topology(project):
