@@ -32,15 +32,25 @@ class Listed:
     topologies: tuple[str, ...]
 
 
-def list_tests(words: Sequence[str], folder: Path) -> Listed:
+def list_tests(
+    words: Sequence[str], folder: Path, limit_s: float | None = None
+) -> Listed:
     """Collect and start nothing.
 
     Raises:
         SpecError: pytest refuses the arguments, cannot collect, or finds no test; with
             its own words.
+        TimeoutError: it still collected after `limit_s`; it is killed.
     """
     argv = [*_pytest(words), *PLUGIN, str(folder), "--collect-only", "-q"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=limit_s
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(
+            f"pytest still collected tests after {limit_s:g} s"
+        ) from error
     path = folder / "tests.jsonl"
     rows = _json_lines(path)
     if done.returncode not in (0, 5) or not rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ from pytest_pd.spec.quarantine import NOBODY, QuarantineSpec, read_quarantine
 
 OURS = ("--junitxml", "--junit-xml", "--pd-run-dir", "--run-dir", "--collect-only")
 """Options of pytest that a night sets itself."""
+LISTING_S = 60.0
+"""Collecting may take so long, however small the budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,14 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
     now = datetime.now(UTC)
     folder = run_path(wishes.nights, make_run_id(), now).absolute()
     folder.mkdir(parents=True)
-    book = Book(wishes, folder, say)
+    book, began_s = Book(wishes, folder, say), time.monotonic()
     try:
         book.address = webhook_address(wishes.webhook, os.environ)
         book.known = _quarantine(wishes.quarantine, now)
-        listed = list_tests(wishes.words, folder)
+        limit_s = wishes.budget_s and max(wishes.budget_s, LISTING_S)
+        listed = list_tests(wishes.words, folder, limit_s)
+    except TimeoutError as error:
+        return book.end(nothing_run(Verdict.CUT, f"{error}: nothing was started"))
     except SpecError as error:
         why = redact(str(error), secrets_in(os.environ))
         book.close(nothing_run(Verdict.UNSTARTED, why))
@@ -90,7 +96,10 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
     elif _is_too_long(expected, wishes.budget_s):
         why = f"over the budget of {wishes.budget_s:g} s: nothing was started"
         return book.end(nothing_run(Verdict.REFUSED, f"{why}; {expected}"))
-    limit_s = wishes.budget_s or (None if stopped else expected.limit_s)
+    if wishes.budget_s:
+        limit_s = max(0.0, wishes.budget_s - (time.monotonic() - began_s))
+    else:
+        limit_s = None if stopped else expected.limit_s
     attempts = _attempts(wishes, folder, listed, limit_s, say)
     gate = _gate(attempts)
     return book.end(judge_night(attempts, book.known, listed.tests, gate), attempts)

@@ -188,7 +188,7 @@ def test_words_that_pytest_refuses_start_nothing(night):
 def test_the_end_of_the_budget_takes_everything_down(night):
     night.project.suite(SUITE + "\ndef test_z(deployment): import time; time.sleep(99)")
 
-    code, said = night.run(options=["--budget", "6s"])
+    code, said = night.run(options=["--budget", "15s"])
 
     assert code == 33, said
     assert night.project.ups() == night.project.downs() == ["local_1p1d"]
