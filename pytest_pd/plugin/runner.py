@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger(__name__)
+NODE_WAIT_S = 4 * 3600.0
+"""Longer than any one test measures; whoever holds a node so long is stuck."""
 
 
 def topology_name(item: pytest.Item) -> str | None:
@@ -123,7 +126,18 @@ class Runner:
 
         if self.session.config.getoption("pd_share_nodes"):
             return nullcontext()
-        return node_locks(node_names(self.session.choice, name), alone=alone)
+        return node_locks(
+            node_names(self.session.choice, name),
+            alone=alone,
+            timeout_s=NODE_WAIT_S,
+            tell=self._tell_aside,
+        )
+
+    def _tell_aside(self, line: str) -> None:
+        """Show a line at once, past the capture; from a worker of xdist as well."""
+        capture = self.session.config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            print(f"pd: {line}", file=sys.stderr, flush=True)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

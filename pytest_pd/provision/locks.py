@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.rundir import user_dir
 
 LOOK_S = 0.05
+TELL_S = 10.0
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
@@ -23,6 +25,7 @@ def host_lock(
     *,
     timeout_s: float | None = None,
     shared: bool = False,
+    tell: Callable[[str], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
@@ -31,6 +34,7 @@ def host_lock(
     Args:
         shared: Hold it beside other sharers, never beside one that is alone.
         timeout_s: Seconds to wait for another holder; None waits for ever.
+        tell: Told once, after `TELL_S`, whom this waits for.
 
     Raises:
         ProvisionError: another process held it all the time; says which. Or its file
@@ -41,14 +45,17 @@ def host_lock(
     begun_s = clock()
     try:
         while not _try(fd, shared=shared):
-            if timeout_s is not None and clock() - begun_s > timeout_s:
-                holder = os.pread(fd, 32, 0).decode().strip() or "unknown"
+            waited_s = clock() - begun_s
+            if timeout_s is not None and waited_s > timeout_s:
                 raise ProvisionError(
-                    f"The lock {name!r} is held by pid {holder} "
+                    f"The lock {name!r} is held by pid {_holder(fd)} "
                     f"since more than {timeout_s:g} s.",
                     hint="wait for that run, or end it",
                     where=path,
                 )
+            if tell is not None and waited_s > TELL_S:
+                tell(_holder(fd))
+                tell = None
             sleep(LOOK_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
@@ -59,26 +66,54 @@ def host_lock(
 
 @contextmanager
 def node_locks(
-    nodes: Iterable[str], *, alone: bool, timeout_s: float | None = None
+    nodes: Iterable[str],
+    *,
+    alone: bool,
+    timeout_s: float | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
     """Use every node inside the block: alone to measure, else beside others.
 
     The locks are taken in one order everywhere, so that no two wait for each
     other. Whoever waits to be alone holds the gate, so that no newcomer passes.
+
+    Args:
+        timeout_s: Seconds to wait for each lock; None waits for ever.
+        tell: Told in a line whom this waits for, once it takes long.
+
+    Raises:
+        ProvisionError: another process held a node all the time; says which.
     """
     with ExitStack() as stack:
         for node in sorted(set(nodes)):
-            with host_lock(f"gate-{node}", timeout_s=timeout_s):
+            told = tell and partial(_tell_wait, tell, node)
+            with host_lock(f"gate-{node}", timeout_s=timeout_s, tell=told):
                 stack.enter_context(
-                    host_lock(f"node-{node}", shared=not alone, timeout_s=timeout_s)
+                    host_lock(
+                        f"node-{node}",
+                        shared=not alone,
+                        timeout_s=timeout_s,
+                        tell=told,
+                    )
                 )
         yield
+
+
+def _tell_wait(tell: Callable[[str], None], node: str, holder: str) -> None:
+    tell(
+        f"waiting for pid {holder}, which uses {node} "
+        "(--pd-share-nodes measures beside others)"
+    )
 
 
 def file_name(name: str) -> str:
     """Return a file name of its own for each lock, readable where it can be."""
     safe = "".join(letter if letter in SAFE else "_" for letter in name)[:80]
     return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _holder(fd: int) -> str:
+    return os.pread(fd, 32, 0).decode().strip() or "unknown"
 
 
 def _opened(path: Path) -> int:

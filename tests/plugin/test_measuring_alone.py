@@ -63,3 +63,32 @@ def test_sharing_can_be_asked_for(project):
     project.run(*TWO, "--pd-share-nodes").assert_outcomes(passed=6)
 
     assert overlaps(project) > 0
+
+
+HELD = """
+import subprocess, sys
+
+from pytest_pd.provision import locks
+
+locks.TELL_S = 0.1
+HOLD = '''
+import time
+from pytest_pd.provision.locks import host_lock
+with host_lock("node-localhost"):
+    print("held", flush=True)
+    time.sleep(4)
+'''
+other = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE)
+assert other.stdout.readline() == b"held\\n"
+
+def test_a(deployment): other.communicate()
+"""
+
+
+def test_one_who_waits_says_whom_for(project):
+    project.suite(HELD)
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    result.stderr.fnmatch_lines(["pd: waiting for pid *, which uses localhost *"])

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from pytest_pd.errors import ProvisionError
+from pytest_pd.provision import locks
 from pytest_pd.provision.locks import file_name, host_lock, node_locks
 
 HOLD = """
@@ -39,6 +40,37 @@ def test_a_held_lock_names_its_holder(holder):
     refused = pytest.raises(ProvisionError, match=f"pid {holder.pid}")
     with refused, host_lock("node-n1", timeout_s=0.2):
         pass
+
+
+def test_one_who_waits_long_tells_once_whom_for(holder):
+    clock, told = iter(range(100)), []
+    refused = pytest.raises(ProvisionError)
+
+    with (
+        refused,
+        host_lock(
+            "node-n1",
+            timeout_s=40,
+            tell=told.append,
+            clock=lambda: float(next(clock)),
+            sleep=lambda _: None,
+        ),
+    ):
+        pass
+
+    assert told == [str(holder.pid)]
+
+
+def test_a_node_that_is_waited_for_is_named(holder, monkeypatch):
+    monkeypatch.setattr(locks, "TELL_S", 0.0)
+    told = []
+    refused = pytest.raises(ProvisionError)
+
+    with refused, node_locks(["n1"], alone=True, timeout_s=0.2, tell=told.append):
+        pass
+
+    (line,) = told
+    assert line.startswith(f"waiting for pid {holder.pid}, which uses n1 ")
 
 
 def test_other_names_are_free(holder):
