@@ -9,6 +9,7 @@ from pathlib import Path
 
 from _pytest.mark.expression import Expression
 
+from pytest_pd.errors import SpecError
 from pytest_pd.spec.hardware import HARDWARE
 
 DEFAULT = "local_1p1d"
@@ -55,10 +56,20 @@ def hardware_in(expression: str) -> tuple[str, ...]:
 
 
 def can_match(expression: str, hardware: str) -> bool:
-    """Tell whether ``-m EXPRESSION`` can hold for an item of this hardware."""
+    """Tell whether ``-m EXPRESSION`` can hold for an item of this hardware.
+
+    Raises:
+        SpecError: it is no expression.
+    """
     if not expression:
         return True
-    compiled = Expression.compile(expression)
+    try:
+        compiled = Expression.compile(expression)
+    except Exception as error:  # pytest 8 raises a class of its own
+        raise SpecError(
+            f"-m {expression!r} is no expression: {getattr(error, 'msg', error)}.",
+            hint="marks joined by and, or, not: -m 'h100 and not slow'",
+        ) from error
 
     def matcher(other_marks: bool) -> Callable[..., bool]:
         return lambda name, /, **_: (

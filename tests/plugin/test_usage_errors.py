@@ -96,6 +96,15 @@ def test_hardware_that_is_not_here(project):
     refused(project.run("-m", "mi300x"), "mi300x", "--cluster", "--rehearse")
 
 
+def test_mark_expression_that_ends_too_soon(project):
+    project.suite()
+
+    result = project.run("-m", "h100 and")
+
+    refused(result, "-m", "h100 and", "end of input")
+    result.stdout.no_fnmatch_line("*SyntaxError*")
+
+
 def test_keep_that_swallowed_the_next_word(project):
     project.suite()
 
