@@ -309,7 +309,7 @@ def test_a_dead_shard_is_told_with_its_last_words(truth):
 
 
 def test_what_a_shard_says_wrongly_is_told(truth):
-    chatty = ("sh", "-c", "echo Last login: Monday", "-")
+    chatty = ("sh", "-c", "echo Last login: Monday; cat >&2", "-")
 
     with pytest.raises(ProcessDied, match="said b'Last login: Monday"):
         run_load(Target(url=truth.url), LoadPoint(), numbered(1), shards=[chatty])
