@@ -150,11 +150,13 @@ def first_model(url: str) -> str:
         InfrastructureLost: it does not answer.
         SpecError: it lists none.
     """
-    said = request(f"{url}/v1/models", timeout_s=10.0).json()
-    models = said.get("data") if isinstance(said, dict) else None
-    if not models:
-        raise SpecError(f"{url}/v1/models lists no model.", hint="give --model NAME")
-    return str(models[0]["id"])
+    answer = request(f"{url}/v1/models", timeout_s=10.0)
+    try:
+        return str(answer.json()["data"][0]["id"])
+    except (ValueError, LookupError, TypeError):
+        raise SpecError(
+            f"{url}/v1/models lists no model.", hint="give --model NAME"
+        ) from None
 
 
 def version(url: str) -> str:

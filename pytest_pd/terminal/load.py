@@ -268,15 +268,11 @@ def first_model(
         answer.raise_for_status()
         return str(answer.json()["data"][0]["id"])
     except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        ValueError,
-        LookupError,
-        TypeError,
+        *(httpx.HTTPError, httpx.InvalidURL),
+        *(ValueError, LookupError, TypeError),
     ) as error:
         raise SpecError(
-            f"{url} does not say what it serves: {error}.",
-            hint=hint,
+            f"{url} does not say what it serves: {error}.", hint=hint
         ) from error
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
-from pytest_pd.command.evals_run import countable, sides_of, spec_of, tell
+from pytest_pd.command import evals_run
+from pytest_pd.command.evals_run import (
+    countable,
+    first_model,
+    sides_of,
+    spec_of,
+    tell,
+)
 from pytest_pd.errors import InvalidRun, SpecError
 
 
@@ -61,3 +69,14 @@ def test_the_other_server_is_asked_twice_where_its_noise_counts(word, exact, ask
 def test_exact_without_another_server_is_refused():
     with pytest.raises(SpecError, match="there is one"):
         sides_of(spec_of("gsm8k"), "http://a", "", exact=True)
+
+
+@pytest.mark.parametrize(
+    "said", ["<html>", "[]", '{"data": null}', '{"data": [{}]}', '{"data": []}']
+)
+def test_a_server_that_names_no_model_is_told_in_one_sentence(said, monkeypatch):
+    answer = httpx.Response(200, text=said)
+    monkeypatch.setattr(evals_run, "request", lambda url, *, timeout_s: answer)
+
+    with pytest.raises(SpecError, match="http://a/v1/models lists no model"):
+        first_model("http://a")
