@@ -23,8 +23,8 @@ from pytest_pd.load.shard import Job, Share, make_recorder, run_share
 from pytest_pd.load.shards import boot_id
 from pytest_pd.load.target import Target
 
-TICK_EVERY = 4
-"""Of the loop's 20 ticks a second, every fourth is told."""
+TICK_EVERY = 2
+"""Of the loop's 10 ticks a second, every second is told."""
 
 
 def receive() -> dict[str, Any] | None:

@@ -41,14 +41,13 @@ from pytest_pd.load.workload import (
     sweep,
     target_for,
 )
-from pytest_pd.measure.goodput import goodput
-from pytest_pd.measure.latency import measurements
 from pytest_pd.measure.trial import measure_point
 from pytest_pd.measure.warm import Warmer, WarmUp, shape_of, wave_of, with_warm_up
 from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
 from pytest_pd.terminal.by_tool import by_tool, check_tool, shards_of
-from pytest_pd.terminal.view import LiveView, as_table, plain_point
+from pytest_pd.terminal.shown import figures_of, show
+from pytest_pd.terminal.view import LiveView, plain_point
 
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
 
@@ -146,8 +145,9 @@ def run(args: argparse.Namespace) -> int:
             warmed = _warm(args, spec, point, target, source, warmer)
             result = _measure(args, spec, point, target, source)
         result = with_warm_up(result, warmed)
-        report.append(plain_point(point.label, result, _figures(result, slo)))
-        _show(point.label, result, report[-1])
+        result, figures = figures_of(result, slo)
+        report.append(plain_point(point.label, result, figures))
+        show(point.label, result, report[-1])
         if warmed.e2e_s:
             print(f"{warmed.line()}\n", flush=True)
         if args.save:
@@ -371,27 +371,3 @@ def _calibrator(args: argparse.Namespace, shards: int) -> Any:
         )
 
     return calibrator
-
-
-def _figures(result: LoadResult, slo: SloSpec | None) -> dict[str, Any]:
-    if not result.counts().get("ok"):
-        return {}
-    figures: dict[str, Any] = {"measurements": measurements(result)}
-    if slo is not None and not slo.is_empty:
-        figures["goodput"] = goodput(result, slo)
-    return figures
-
-
-def _show(label: str, result: LoadResult, entry: dict[str, Any]) -> None:
-    print(as_table(label, result, entry))
-    found = result.instrument.calibration
-    if found:
-        print(Calibration.from_json(dict(found)).line())
-    for reason in result.reasons:
-        print(f"INVALID: {reason}")
-    counts = result.counts()
-    if failed := sum(counts.values()) - counts.get("ok", 0):
-        print(f"FAILED: {failed} of {sum(counts.values())} requests")
-    for index, text in list(result.errors.items())[:3]:
-        print(f"failure of request {index}: {text}")
-    print(flush=True)
