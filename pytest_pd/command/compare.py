@@ -69,6 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="other prompts for each: they have the same workers behind them",
     )
+    add("--api-key-env", metavar="VARIABLE", help="environment variable with the key")
+    add("--ca-file", type=Path, metavar="FILE", help="PEM bundle to trust for https")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(texts))
     if args.out:
         named = [(short(old), short(new), found) for old, new, found in pairs]
-        page = compare_page(named, forced=args.force, title=args.title)
+        told = [" ".join(filter(None, more)) for more in notes]
+        page = compare_page(named, forced=args.force, title=args.title, notes=told)
         files = {"compare.md": "\n".join(texts), "compare.html": page}
         write_files(args.out, files)
     return 0
@@ -121,7 +124,7 @@ def run_in_turn(args: argparse.Namespace) -> int:
     Raises:
         MeasurementError: a side is no server.
     """
-    from pytest_pd.terminal.load import base_url
+    from pytest_pd.terminal.load import base_url, key_header
     from pytest_pd.terminal.versus import verdicts, versus
 
     if others := [side for side in args.sides if not is_url(side)]:
@@ -132,7 +135,10 @@ def run_in_turn(args: argparse.Namespace) -> int:
         rounds=args.rounds,
         level=args.level,
         own_prompts=args.own_prompts,
+        headers=key_header(args.api_key_env),
+        ca_file=args.ca_file,
     )
+    pairs = []
     for new in rest:
         rows = verdicts(
             old,
@@ -144,10 +150,15 @@ def run_in_turn(args: argparse.Namespace) -> int:
         if not rows:
             print(f"Nothing that holds was measured both at {old.url} and {new.url}.")
             continue
-        found = Comparison(tuple(rows), (), (), ())
-        print(text_of(found, old.url, new.url, forced=False))
+        pairs.append((old.url, new.url, Comparison(tuple(rows), (), (), ())))
+    texts = [text_of(found, a, b, forced=False) for a, b, found in pairs]
+    print("\n".join(texts))
+    if args.out:
+        page = compare_page(pairs, forced=False, title=args.title, has_plans=False)
+        write_files(args.out, {"compare.md": "\n".join(texts), "compare.html": page})
     invalid = [f"{side.url} {why}" for side in (old, *rest) for why in side.invalid]
-    print("\n".join(f"INVALID: {why}" for why in invalid))
+    for why in invalid:
+        print(f"INVALID: {why}")
     return 1 if invalid else 0
 
 

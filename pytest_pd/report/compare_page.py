@@ -23,13 +23,20 @@ NOTE = (
 
 
 def compare_page(
-    pairs: Sequence[tuple[str, str, Comparison]], *, forced: bool, title: str = ""
+    pairs: Sequence[tuple[str, str, Comparison]],
+    *,
+    forced: bool,
+    title: str = "",
+    notes: Sequence[str] = (),
+    has_plans: bool = True,
 ) -> str:
     """Return the page.
 
     Args:
         pairs: (old, new, what was found), in order.
         forced: Kinds, topologies or loads may differ.
+        notes: What was left out of a side.
+        has_plans: The sides are runs; of a server nobody knows the plan.
     """
     name = title or "; ".join(f"{new} against {old}" for old, new, _ in pairs)
     parts = [f"<h1>{escape(name)}</h1>", f'<p class="dim">{NOTE}</p>']
@@ -38,11 +45,12 @@ def compare_page(
             '<p class="banner">Compared by force: kinds, hardware, topologies or loads '
             "may differ.</p>"
         )
-    parts += [_pair(old, new, found) for old, new, found in pairs]
+    parts += [f"<p>{escape(note)}</p>" for note in notes if note]
+    parts += [_pair(old, new, found, has_plans) for old, new, found in pairs]
     return page(name, "".join(parts))
 
 
-def _pair(old: str, new: str, found: Comparison) -> str:
+def _pair(old: str, new: str, found: Comparison, has_plans: bool) -> str:
     worst = min((row.change for row in found.rows), key=ORDER.index)
     word = CLASSES.get(worst, "no-verdict" if worst is Change.CANNOT_TELL else "passed")
     parts = [
@@ -54,7 +62,7 @@ def _pair(old: str, new: str, found: Comparison) -> str:
     if found.differences:
         head = ("what", "old", "new")
         parts.append(table("What else differs", head, found.differences, wraps=True))
-    else:
+    elif has_plans:
         parts.append("<p>Plans and environments do not differ.</p>")
     for side, names in (("old", found.only_old), ("new", found.only_new)):
         if names:

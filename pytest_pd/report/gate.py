@@ -22,7 +22,7 @@ from pytest_pd.measure.ratio import (
 )
 from pytest_pd.report.comparable import load_of, other_load
 from pytest_pd.report.compare import default_statistic
-from pytest_pd.report.read import Entry, RunRecord, overlap, read_run
+from pytest_pd.report.read import Entry, RunRecord, is_topology, overlap, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
 from pytest_pd.spec.gate import GateSpec
 
@@ -124,8 +124,13 @@ def read_baseline(
         )
     own = tuple(without)
     found = [path for path in named if not any(overlap(path, one) for one in own)]
-    newest = sorted(found, key=lambda path: path.name)[-gate.keep :]
+    newest = sorted(found, key=_run_name)[-gate.keep :]
     return [read_run(path) for path in newest]
+
+
+def _run_name(path: Path) -> str:
+    """Return the name of the run's folder, which begins with its time."""
+    return path.resolve().parent.name if is_topology(path) else path.name
 
 
 def is_accepted(word: str) -> bool:

@@ -228,15 +228,24 @@ def _headers(args: argparse.Namespace) -> dict[str, str]:
         if not found:
             raise SpecError(f"Header {name!r} has no value.", hint="write NAME:VALUE")
         headers[name.strip()] = value.strip()
-    if args.api_key_env:
-        key = os.environ.get(args.api_key_env, "").strip()
-        if not key:
-            raise SpecError(
-                f"Environment variable {args.api_key_env!r} is empty.",
-                hint=f"export {args.api_key_env}=...",
-            )
-        headers["Authorization"] = f"Bearer {key}"
-    return headers
+    return headers | key_header(args.api_key_env)
+
+
+def key_header(variable: str | None) -> dict[str, str]:
+    """Return the header that carries the API key of an environment variable, if named.
+
+    Raises:
+        SpecError: the variable is empty.
+    """
+    if not variable:
+        return {}
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise SpecError(
+            f"Environment variable {variable!r} is empty.",
+            hint=f"export {variable}=...",
+        )
+    return {"Authorization": f"Bearer {key}"}
 
 
 def first_model(

@@ -7,8 +7,9 @@ round alike, and the scatter from round to round is in the interval.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -95,7 +96,13 @@ def verdicts(
 
 
 def runner(
-    spec: WorkloadSpec, urls: Sequence[str], *, level: str, own_prompts: bool
+    spec: WorkloadSpec,
+    urls: Sequence[str],
+    *,
+    level: str,
+    own_prompts: bool,
+    headers: dict[str, str] | None = None,
+    ca_file: Path | None = None,
 ) -> Runner:
     """Return what measures one URL in one round.
 
@@ -106,11 +113,20 @@ def runner(
     Raises:
         SpecError: a URL does not say what it serves.
     """
-    models: Mapping[str, str] = {url: first_model(url, {}, hint=HINT) for url in urls}
+    headers = headers or {}
+    # a wrong header is refused here: a library that meets one shows its value
+    bare = {url: target_for(spec, url, "", headers, ca_file=ca_file) for url in urls}
+    verify = bare[urls[0]].tls() or True
+    targets = {
+        url: replace(target, model=first_model(url, headers, verify, hint=HINT))
+        for url, target in bare.items()
+    }
     tokenizer = find_tokenizer(
         None,
         url=urls[0],
-        model=models[urls[0]],
+        model=targets[urls[0]].model,
+        headers=headers,
+        verify=verify,
         is_chat=spec.endpoint == "chat",
         needs_text=spec.turns > 1,
     )
@@ -119,11 +135,10 @@ def runner(
     def run(url: str, number: int) -> Iterator[tuple[str, LoadResult]]:
         whose = url if own_prompts else ""
         source = PromptSource(tokenizer, f"{spec.seed}:{call}:{number}:{whose}")
-        target = target_for(spec, url, models[url])
         for point in sweep(spec, level):
             prompts = prompts_for(spec, point, source)
             result = run_load(
-                target,
+                targets[url],
                 point.load,
                 prompts,
                 tokenizer=tokenizer.name,
@@ -146,14 +161,29 @@ def line_of(result: LoadResult) -> str:
 
 
 def versus(
-    urls: Sequence[str], workload: str, *, rounds: int, level: str, own_prompts: bool
+    urls: Sequence[str],
+    workload: str,
+    *,
+    rounds: int,
+    level: str,
+    own_prompts: bool,
+    headers: dict[str, str],
+    ca_file: Path | None,
 ) -> list[Side]:
     """Measure the URLs in turn.
+
+    Args:
+        headers, ca_file: As `target_for` takes them, for every URL.
 
     Raises:
         SpecError: there is no such workload, or a URL does not say what it serves.
     """
-    spec = read_workload(workload)
-    return in_turn(
-        urls, rounds, runner(spec, urls, level=level, own_prompts=own_prompts)
+    run = runner(
+        read_workload(workload),
+        urls,
+        level=level,
+        own_prompts=own_prompts,
+        headers=headers,
+        ca_file=ca_file,
     )
+    return in_turn(urls, rounds, run)

@@ -149,6 +149,15 @@ def test_invalid_baseline_figures_do_not_count(tmp_path):
     assert words(judge(spec(), make(tmp_path / "new"), bad)) == [GateWord.NO_BASELINE]
 
 
+def test_the_newest_of_single_topologies_are_those_of_the_newest_runs(tmp_path):
+    for day in range(6):
+        make(tmp_path / f"b{day}")
+
+    found = read_baseline(spec(keep=2, baseline=["b*/local_1p1d"]), tmp_path, without=[])
+
+    assert [run.path.parent.name for run in found] == ["b4", "b5"]
+
+
 def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
     found = read_baseline(spec(keep=3), tmp_path, without=[tmp_path / "b7"])
 

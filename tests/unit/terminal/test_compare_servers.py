@@ -70,6 +70,35 @@ def test_a_point_that_fails_wholly_is_one_line():
     assert versus.line_of(result) == "2 connect"
 
 
+def test_a_comparison_of_servers_is_written_where_asked(urls, workload, tmp_path):
+    out = tmp_path / "out"
+    words = ["--workload", workload, "--rounds", "2", "--level", "full"]
+    main(["compare", *urls, *words, "--out", str(out)])
+
+    heading = f"{urls[1]} against {urls[0]}"
+    assert f"## {heading}" in (out / "compare.md").read_text()
+    page = (out / "compare.html").read_text()
+    assert f"<h2>{heading}</h2>" in page
+    assert "Plans and environments" not in page
+
+
+def test_servers_with_a_key_are_asked_with_it(urls, workload, monkeypatch):
+    seen = []
+
+    def run_load(target, point, prompts, **_):
+        seen.append(dict(target.headers))
+
+    monkeypatch.setattr(versus, "run_load", run_load)
+    monkeypatch.setattr(versus, "line_of", lambda result: "")
+    monkeypatch.setattr(versus.Side, "note", lambda side, point, result: None)
+    monkeypatch.setenv("A_KEY", "sk-planted")
+
+    main(["compare", *urls, "--workload", workload, "--api-key-env", "A_KEY"])
+
+    assert seen
+    assert all(headers["Authorization"] == "Bearer sk-planted" for headers in seen)
+
+
 def test_sides_take_turns():
     asked = []
 
