@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import PdError
+from pytest_pd.secret import redact, secrets_in
 
 HUB = "https://huggingface.co"
 SMALL = (".json", ".jinja", ".model", ".tiktoken", ".txt", ".py", ".md")
@@ -57,9 +58,13 @@ def fetch_model(model: str, into: Path, say: Callable[[str], None]) -> None:
                 found = _get(client, f"{hub}/{model}/resolve/main/{name}")
                 place.write_bytes(found.content)
                 say(f"  {name}")
-    except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
+    except (
+        *(httpx.HTTPError, httpx.InvalidURL),
+        *(KeyError, ValueError, TypeError),
+    ) as error:
+        fact = f"{hub} does not give {model!r}: {type(error).__name__}: {error}."
         raise FetchError(
-            f"{hub} does not give {model!r}: {type(error).__name__}: {error}.",
+            redact(fact, secrets_in(os.environ)),
             hint="set HF_ENDPOINT for a mirror, HF_TOKEN for a gated model",
         ) from error
 

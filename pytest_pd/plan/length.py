@@ -1,7 +1,8 @@
 """Do the workloads of a topology fit what its workers take?
 
 Prefill sees a prompt and one token, decode and aggregated workers the whole
-request: a prefill limit below ISL + OSL is right, and common in public recipes.
+request: a prefill limit below ISL + OSL is right, and common in public recipes. In a
+conversation of N turns the last prompt holds the answers of the N - 1 before it.
 """
 
 from __future__ import annotations
@@ -55,19 +56,14 @@ def _check_pool(
 ) -> None:
     limit = flag_count((*topology.engine.args, *pool.args), MAX_LENGTH)
     isl, osl = workload.prompt_tokens * workload.turns, workload.output_tokens
-    needed, sum_text = (
-        (isl, f"{isl}")
-        if role is Role.PREFILL
-        else (
-            isl + osl * workload.turns,
-            f"{isl} + {osl * workload.turns}",
-        )
-    )
+    answers = osl * workload.turns
+    if role is Role.PREFILL:
+        answers += 1 - osl
+    needed = isl + answers
     if limit and limit < needed:
         raise SpecError(
             f"{topology.name}: {role} takes {MAX_LENGTH} {limit}, and workload "
-            f"{workload.name!r} needs {sum_text}"
-            f"{'' if role is Role.PREFILL else f' = {needed}'} tokens.",
+            f"{workload.name!r} needs {isl} + {answers} = {needed} tokens.",
             hint=f"raise {MAX_LENGTH} of {role}, or shorten the workload",
         )
 

@@ -103,6 +103,9 @@ class Controller:
         yield
         with self._told_if_lost():
             self._write_verdict(int(session.exitstatus))
+        if self.is_lossy and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self._say("pd: results cannot be kept: verdict.json was not written")
         self._write_report()
 
     def _gate_failed(self) -> bool:
@@ -156,9 +159,9 @@ class Controller:
             "gate_lines": self.gate,
             "gate_file": str(self.gate_file or ""),
         }
-        (self.session.run.dir / "verdict.json").write_text(
-            json.dumps(verdict, indent=2)
-        )
+        partial = self.session.run.dir / "verdict.json.part"
+        partial.write_text(json.dumps(verdict, indent=2))
+        partial.replace(partial.with_suffix(""))
 
     def _write_report(self) -> None:
         """Write page, summary and tables; what goes wrong there fails no test."""
@@ -173,6 +176,9 @@ class Controller:
             line = f"pd: report {page}"
         except Exception as error:
             line = f"pd: no report was written: {error!r}"
+        self._say(line)
+
+    def _say(self, line: str) -> None:
         terminal = self.session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is not None:
             terminal.ensure_newline()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pytest_pd.measure.change_point import ChangePoint, change_points
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.chart import Axis, Plot, Series
+from pytest_pd.report.comparable import other_load
 from pytest_pd.report.night import Night
 from pytest_pd.report.rows import Row
 
@@ -69,19 +71,29 @@ def tracks_of(
 ) -> list[Track]:
     """Return every figure over the nights with its changes, those that changed first.
 
+    Under another load a figure is another one from that night on.
+
     Args:
         alpha: Chance of any false change in all figures together.
         effect: Smallest change that is told, as a share.
     """
     raw: dict[tuple[str, ...], list[tuple[int, float]]] = {}
+    loads: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
     for index, night in enumerate(nights):
         for spec in night.specs:
             mode = spec.mode if spec.mode != "real" else ""
             words = (spec.topology, spec.hardware, spec.engine, mode, spec.label)
             place = ", ".join(filter(None, words))
             for name, figures in spec.figures.items():
+                test = name.rpartition("::")[0]
+                load, since = spec.loads.get(test, {}), ""
+                if known := loads.get((*spec.key, name)):
+                    is_other = other_load(known[0], load)
+                    since = f", load of {night.at}" if is_other else known[1]
+                    load = load if is_other else {**known[0], **load}
+                loads[*spec.key, name] = load, since
                 for statistic, figure in figures.items():
-                    key = (*spec.key, name, statistic, place, figure.unit)
+                    key = (*spec.key, name, statistic, place + since, figure.unit)
                     raw.setdefault(key, []).append((index, figure.values[-1]))
     share = alpha / max(len(raw), 1)
     found = [_track(key, pairs, share, effect, jitter) for key, pairs in raw.items()]

@@ -85,6 +85,19 @@ def test_what_cannot_be_kept_is_told_and_never_green(project):
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+def test_a_verdict_that_cannot_be_kept_is_told_and_never_green(project):
+    project.suite(
+        "from pathlib import Path\n"
+        "def test_good(deployment): Path('run/verdict.json.part').mkdir()\n"
+    )
+
+    result = project.run("--pd-run-dir", "run")
+
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["pd: results cannot be kept: verdict.json *"])
+    assert "INTERNALERROR" not in result.stdout.str()
+
+
 def test_an_entry_that_cannot_be_kept_fails_its_test(project):
     project.suite(
         "from pathlib import Path\n"

@@ -133,6 +133,19 @@ def test_a_hub_that_refuses_is_told_and_the_rest_goes_on(topology, hub, pip, cap
     assert any("wheel" in words for words in pip)
 
 
+@pytest.mark.parametrize("address", ["http://u:s3cret99@127.0.0.1:1", "http://[u"])
+def test_a_hub_that_cannot_be_asked_is_told_without_its_password(
+    address, topology, hub, pip, monkeypatch, capsys
+):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+
+    assert main(["fetch", topology, "--to", "b"]) == 1
+
+    said = capsys.readouterr().out
+    assert "does not give" in said
+    assert "s3cret99" not in said
+
+
 def test_a_tokenizer_that_is_not_there_is_missing(topology, hub, pip, capsys):
     main(["fetch", "local_agg", "--to", "b"])
     capsys.readouterr()

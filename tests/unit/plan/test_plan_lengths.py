@@ -41,8 +41,10 @@ def takes(limit: int) -> dict[str, Any]:
     return {"args": ["--max-model-len", limit]}
 
 
-def test_prefill_needs_the_prompt_only() -> None:
-    assert check_lengths(topology(prefill=takes(1024)), [workload()]) == ()
+def test_prefill_needs_the_prompt_and_one_token_only() -> None:
+    assert check_lengths(topology(prefill=takes(1025)), [workload()]) == ()
+    with pytest.raises(SpecError, match=r"1024 \+ 1 = 1025"):
+        check_lengths(topology(prefill=takes(1024)), [workload()])
 
 
 def test_decode_needs_the_whole_request() -> None:
@@ -73,6 +75,14 @@ def test_turns_of_a_conversation_add_up() -> None:
     assert check_lengths(topology(decode=takes(800)), [talk]) == ()
     with pytest.raises(SpecError, match=r"400 \+ 400 = 800"):
         check_lengths(topology(decode=takes(799)), [talk])
+
+
+def test_the_last_prompt_of_a_conversation_holds_the_answers_before_it() -> None:
+    talk = workload(kind="multi_turn", turns=4, input_tokens=100, output_tokens=100)
+
+    assert check_lengths(topology(prefill=takes(701)), [talk]) == ()
+    with pytest.raises(SpecError, match=r"400 \+ 301 = 701"):
+        check_lengths(topology(prefill=takes(700)), [talk])
 
 
 @pytest.mark.parametrize("buffer", [0, 1024, 8448])

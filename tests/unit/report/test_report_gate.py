@@ -153,7 +153,9 @@ def test_the_newest_of_single_topologies_are_those_of_the_newest_runs(tmp_path):
     for day in range(6):
         make(tmp_path / f"b{day}")
 
-    found = read_baseline(spec(keep=2, baseline=["b*/local_1p1d"]), tmp_path, without=[])
+    found = read_baseline(
+        spec(keep=2, baseline=["b*/local_1p1d"]), tmp_path, without=[]
+    )
 
     assert [run.path.parent.name for run in found] == ["b4", "b5"]
 

@@ -85,6 +85,18 @@ def test_other_set_ups_are_other_lines(tmp_path):
     assert sorted(track.nights for track in tracks) == [(0, 1, 2)] * 2 + [(3, 4, 5)] * 2
 
 
+def test_another_load_begins_another_line(tmp_path):
+    for day in range(1, 7):
+        load = {"concurrency": 4 if day < 4 else 8}
+        make(tmp_path / "runs", day, 1.0 if day < 4 else 2.0, load=load)
+
+    tracks = tracks_of(read_nights(str(tmp_path / "runs")))
+
+    assert sorted(track.nights for track in tracks) == [(0, 1, 2)] * 2 + [(3, 4, 5)] * 2
+    assert not any(track.changes for track in tracks)
+    assert sum("load of" in track.place for track in tracks) == 2
+
+
 def test_killed_run_is_no_night(runs):
     (next(runs.glob("*run3")) / "verdict.json").unlink()
 
