@@ -61,9 +61,9 @@ class Merged:
 def merge_junit(files: Sequence[Path], into: Path) -> Merged:
     """Join `files`, in the order given, and write `into` in one step.
 
-    A test is known by suite, class and name. Of several results the last counts; a
-    test that failed first and passed at last gets the properties ``flaky`` and
-    ``first_failure``.
+    A test is known by suite, class and name. Of the results of several files the last
+    counts; a test that failed first and passed at last gets the properties ``flaky``
+    and ``first_failure``. Results of one file belong together.
 
     Raises:
         MeasurementError: no file, or one that is no JUnit XML.
@@ -74,14 +74,16 @@ def merge_junit(files: Sequence[Path], into: Path) -> Merged:
     last: dict[Key, TestCase] = {}
     first_bad: dict[Key, str] = {}
     for file in files:
+        here: dict[Key, TestCase] = {}
         for suite in _suites(file):
             name = str(suite.name or "")
             for case in suite:
                 key = (name, str(case.classname), str(case.name))
+                here[key] = _joined(here[key], case) if key in here else case
                 if reason := _reason(case):
                     first_bad.setdefault(key, reason)
-                last[key] = case
             suites.setdefault(name, _empty(suite))
+        last |= here
     for (name, _, _), case in last.items():
         suites[name].append(case)  # add_testcase counts all cases anew
     flaky = [key for key in first_bad if _is_green(last[key])]
@@ -158,6 +160,14 @@ def _reason(case: TestCase) -> str:
         if isinstance(result, Failure | Error):
             return str(result.message or result.text or "failed").strip()
     return ""
+
+
+def _joined(first: TestCase, second: TestCase) -> TestCase:
+    """Return one case of two that pytest wrote for a test: its call and teardown."""
+    first.result = [*first.result, *second.result]
+    for one in second.child(Properties) or ():
+        _set(first, one.name, one.value)
+    return first
 
 
 def _is_green(case: TestCase) -> bool:

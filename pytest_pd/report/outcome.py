@@ -75,13 +75,23 @@ def first_line(text: str) -> str:
 
 
 def settled(outcomes: Iterable[TestOutcome]) -> list[TestOutcome]:
-    """Return one outcome for each test: the worst of its phases, in first order."""
+    """Return one outcome for each test: the worst of its phases, in first order.
+
+    What went wrong in the call counts before what went wrong in the teardown after it.
+    """
     found: dict[str, TestOutcome] = {}
     for outcome in outcomes:
         known = found.get(outcome.nodeid)
-        if known is None or rank(outcome.verdict) < rank(known.verdict):
+        if known is None or _is_worse(outcome, known):
             found[outcome.nodeid] = outcome
     return list(found.values())
+
+
+def _is_worse(later: TestOutcome, known: TestOutcome) -> bool:
+    called = known.when == "call" and known.verdict in BAD
+    if called and later.when == "teardown":
+        return False
+    return rank(later.verdict) < rank(known.verdict)
 
 
 def rank(verdict: str) -> int:

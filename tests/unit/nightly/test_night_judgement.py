@@ -30,12 +30,12 @@ KNOWN = QuarantineSpec(
 )
 
 
-def told(name="s.py::a", verdict="passed", layer="", reason=""):
+def told(name="s.py::a", verdict="passed", layer="", reason="", when="call"):
     return TestOutcome(
         nodeid=name,
         topology="t",
         verdict=verdict,
-        when="call",
+        when=when,
         duration_s=1.0,
         reason=reason,
         layer=layer,
@@ -255,6 +255,16 @@ def test_only_infrastructure_is_retried():
     )
 
     assert to_retry(first, tests) == ("s.py::b",)
+
+
+def test_failed_content_is_not_retried_though_infrastructure_broke_its_teardown():
+    first = attempt(
+        told(verdict="failed", layer="server"),
+        told(verdict="error", layer="infra", when="teardown"),
+    )
+
+    assert to_retry(first, ["s.py::a"]) == ()
+    assert judged(first).exit_code == 13
 
 
 def test_tests_that_a_killed_pytest_left_are_retried():

@@ -97,6 +97,29 @@ def test_later_failure_counts(tmp_path):
     assert merge_junit(files, tmp_path / "all.xml").bad == 1
 
 
+@pytest.mark.parametrize("named", ["first", "second"])
+def test_call_and_teardown_of_one_test_are_one_case(tmp_path, named):
+    props = '<properties><property name="pd_topology" value="k2"/></properties>'
+    one, two = (props if which == named else "" for which in ("first", "second"))
+    path = tmp_path / "1.xml"
+    path.write_text(
+        '<testsuite name="s">'
+        f'<testcase classname="t" name="a">{one}{BODIES["failed"]}</testcase>'
+        f'<testcase classname="t" name="a">{two}{BODIES["error"]}</testcase>'
+        "</testsuite>"
+    )
+
+    found = merge_junit([path], tmp_path / "all.xml")
+
+    (case,) = ET.parse(tmp_path / "all.xml").iter("testcase")
+    assert (found.tests, found.bad) == (1, 1)
+    assert [case.find(kind).get("message") for kind in ("failure", "error")] == [
+        "tokens differ",
+        "no node",
+    ]
+    assert properties(case) == {"pd_topology": "k2"}
+
+
 def test_lone_suite_without_a_root_is_read(tmp_path):
     path = tmp_path / "1.xml"
     path.write_text(

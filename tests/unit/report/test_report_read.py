@@ -105,6 +105,17 @@ def test_worst_phase_of_a_test_counts():
     assert (found.verdict, found.reason) == ("error", "stuck")
 
 
+def test_failed_call_counts_before_what_its_teardown_says():
+    told = [
+        outcome("failed", reason="tokens differ"),
+        outcome("error", when="teardown", reason="stuck"),
+    ]
+
+    (found,) = settled(TestOutcome.from_record(record) for record in told)
+
+    assert (found.verdict, found.reason) == ("failed", "tokens differ")
+
+
 @pytest.mark.parametrize(
     ("longrepr", "reason"),
     [
