@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pytest_pd.report.outcome import BAD, TestOutcome, settled
+from pytest_pd.report.outcome import BAD, GREEN, TestOutcome, settled
 from pytest_pd.spec.quarantine import QuarantineSpec
 
 LAYERS = ("infra", "provision", "server", "client", "accuracy", "performance")
@@ -137,7 +137,7 @@ def judge_night(
     green nor red. Infrastructure is nobody's content: it is never quarantined.
     """
     last = final(attempts)
-    unlucky = [outcome for outcome in last if outcome.verdict in BAD]
+    unlucky = [outcome for outcome in last if outcome.verdict not in GREEN]
     quarantined = tuple(o for o in unlucky if is_quarantined(o, known))
     bad = tuple(o for o in unlucky if o not in quarantined)
     told = {outcome.nodeid for outcome in last}
@@ -272,7 +272,7 @@ def _is_unexplained(attempt: Attempt) -> bool:
     """Tell whether pytest was not content, and nothing that it found says why."""
     if attempt.exit_code in (3, 4):
         return True
-    bad = any(outcome.verdict in BAD for outcome in attempt.outcomes)
+    bad = any(o.verdict not in GREEN for o in settled(attempt.outcomes))
     gated = attempt.gate not in ("", "passed")
     return attempt.exit_code > 0 and not (bad or attempt.silent or gated)
 

@@ -14,7 +14,14 @@ import pytest
 from pytest_pd.plugin.layer import told_layer
 from pytest_pd.plugin.runner import LEFT_OUT
 from pytest_pd.plugin.selection import topology_of, without_verdict
-from pytest_pd.plugin.verdict import BLOCKED, INVALID, MARKUP, SHORT, verdict_of
+from pytest_pd.plugin.verdict import (
+    BLOCKED,
+    INVALID,
+    MARKUP,
+    SHORT,
+    tells_end,
+    verdict_of,
+)
 from pytest_pd.report.outcome import TestOutcome, reason_of
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ class Controller:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = topology_of(report.nodeid)
-        if name and (report.when == "call" or not report.passed):
+        if name and tells_end(report):
             self.verdicts.setdefault(name, Counter())[verdict_of(report)] += 1
             self._keep_outcome(name, report)
         entries = getattr(report, "pd_benchmarks", ())

@@ -15,7 +15,7 @@ import pytest
 
 from pytest_pd.plugin.layer import Layers, told_layer
 from pytest_pd.plugin.selection import topology_of
-from pytest_pd.plugin.verdict import verdict_of
+from pytest_pd.plugin.verdict import tells_end, verdict_of
 from pytest_pd.report.outcome import TestOutcome, reason_of
 from pytest_pd.report.redact import redact, secrets_in
 
@@ -80,7 +80,7 @@ class Record:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.passed:
+        if not tells_end(report):
             return
         outcome = TestOutcome(
             nodeid=report.nodeid,

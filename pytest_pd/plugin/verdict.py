@@ -29,6 +29,16 @@ def judge(call: pytest.CallInfo[None]) -> str | None:
     return BLOCKED if isinstance(call.excinfo.value, Blocked) else None
 
 
+def tells_end(report: pytest.TestReport) -> bool:
+    """Tell whether a report says how a test ended.
+
+    Not that a phase passed, and not a try that pytest-rerunfailures follows up.
+    """
+    if str(report.outcome) == "rerun":
+        return False
+    return report.when == "call" or not report.passed
+
+
 def verdict_of(report: pytest.TestReport) -> str:
     """Return passed, failed, skipped, invalid, blocked or error for one report."""
     special = getattr(report, "pd_verdict", None)

@@ -9,7 +9,9 @@ from typing import Any
 OUTCOMES_FILE = "results.jsonl"
 BAD = ("error", "failed", "invalid", "blocked")
 """Verdicts that are not green, worst first."""
-ORDER = (*BAD, "passed", "skipped")
+GREEN = ("passed", "skipped")
+"""All others are not, also words that are not known here."""
+ORDER = (*BAD, *GREEN)
 
 
 @dataclass(frozen=True, slots=True)

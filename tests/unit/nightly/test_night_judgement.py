@@ -206,6 +206,11 @@ def test_an_exit_code_that_nothing_explains_is_never_green():
     assert judged(attempt(told(), exit_code=1)).exit_code == 14
 
 
+@pytest.mark.parametrize("second", [[], [told(verdict="failed", layer="server")]])
+def test_a_verdict_that_nobody_knows_is_never_green(second):
+    assert judged(attempt(told(verdict="rerun"), *second)).exit_code == 14
+
+
 def test_a_rerun_that_ends_badly_without_a_bad_test_is_never_green():
     night = judged(
         attempt(told(verdict="error", layer="infra")), attempt(told(), exit_code=1)
