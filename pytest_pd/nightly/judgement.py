@@ -287,7 +287,9 @@ def _still_silent(
     attempts: Sequence[Attempt], last: Iterable[TestOutcome]
 ) -> tuple[str, ...]:
     spoke = {o.topology for o in last if o.verdict in ("passed", "failed", "invalid")}
-    return tuple(name for name in attempts[0].silent if name not in spoke)
+    # a pytest that was killed names none: those of later attempts count as well
+    silent = dict.fromkeys(name for attempt in attempts for name in attempt.silent)
+    return tuple(name for name in silent if name not in spoke)
 
 
 def _notes(

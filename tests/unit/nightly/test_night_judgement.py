@@ -30,10 +30,12 @@ KNOWN = QuarantineSpec(
 )
 
 
-def told(name="s.py::a", verdict="passed", layer="", reason="", when="call"):
+def told(
+    name="s.py::a", verdict="passed", layer="", reason="", when="call", topology="t"
+):
     return TestOutcome(
         nodeid=name,
-        topology="t",
+        topology=topology,
         verdict=verdict,
         when=when,
         duration_s=1.0,
@@ -221,11 +223,18 @@ def test_a_rerun_that_ends_badly_without_a_bad_test_is_never_green():
 
 def test_a_rerun_of_one_topology_leaves_the_others_silent_and_is_green():
     night = judged(
-        attempt(told(verdict="error", layer="infra")),
+        attempt(told(verdict="error", layer="infra"), told("s.py::b", topology="k2")),
         attempt(told(), exit_code=1, silent=("k2",)),
     )
 
     assert night.exit_code == 0
+
+
+def test_a_topology_that_was_silent_since_a_killed_attempt_is_never_green():
+    night = judged(attempt(exit_code=-9), attempt(told(), exit_code=1, silent=("k2",)))
+
+    assert night.exit_code == 31
+    assert "topology 'k2' reached no verdict" in night.notes
 
 
 def test_a_listed_test_without_a_result_is_never_green():
