@@ -120,13 +120,15 @@ def _supervise(
     argv: Sequence[str], limit_s: float | None, grace_s: float
 ) -> tuple[int, bool]:
     """Return the exit code, and whether the time was over first."""
-    with subprocess.Popen(argv, start_new_session=True) as child:
-        with _passing_signals_to(child) as caught:
+    # handlers first: pytest would inherit that a shell's "&" ignores Ctrl-C
+    with _passing_signals() as relay:
+        with subprocess.Popen(argv, start_new_session=True) as child:
+            relay.serve(child)
             try:
                 code, cut = child.wait(limit_s), False
             except subprocess.TimeoutExpired:
                 code, cut = _end(child, grace_s), True
-        return (INTERRUPTED if caught else code), cut
+        return (INTERRUPTED if relay.caught else code), cut
 
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> int:
@@ -142,18 +144,37 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> int:
     return child.wait()
 
 
+class _Relay:
+    """Hands signals on to a child, as soon as there is one."""
+
+    def __init__(self) -> None:
+        self.caught: list[int] = []
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(self, number: int, _: FrameType | None) -> None:
+        self.caught.append(number)
+        if self.child is not None:
+            self.child.send_signal(number)
+
+    def serve(self, child: subprocess.Popen[bytes]) -> None:
+        """Hand all that come on to `child`, and what came before it."""
+        self.child = child
+        for number in tuple(self.caught):
+            child.send_signal(number)
+
+
 @contextmanager
-def _passing_signals_to(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand Ctrl-C, SIGTERM and SIGHUP on, and yield the list of those that came."""
-    caught: list[int] = []
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        caught.append(number)
-        child.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+def _passing_signals() -> Iterator[_Relay]:
+    """Hand Ctrl-C, SIGTERM and SIGHUP on; one that ``nohup`` ignores stays ignored."""
+    relay = _Relay()
+    passed = [
+        number
+        for number in SIGNALS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, relay.pass_on) for number in passed}
     try:
-        yield caught
+        yield relay
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
