@@ -20,7 +20,8 @@ class NightTimes:
 
     Attributes:
         overhead_s: Wall time outside of tests: bringing up, taking down, reports.
-        tests_s: Test id to seconds.
+        tests_s: Test id to seconds of wall time: less than a test took where tests
+            ran beside each other.
         topologies: How many topologies shared the overhead.
         queued_s: Time in which machines were waited for; no part of the overhead.
     """
@@ -100,9 +101,13 @@ def times_of(
     """
     rows = list(outcomes)
     spent_s = sum(seconds for _, _, seconds in rows)
+    busy_s = wall_s - queued_s
+    if busy_s <= 0:  # topologies waited beside each other
+        busy_s = wall_s
+    share = min(1.0, busy_s / spent_s) if spent_s else 1.0
     return NightTimes(
         overhead_s=max(0.0, wall_s - queued_s - spent_s),
-        tests_s={test: seconds for test, _, seconds in rows},
+        tests_s={test: share * seconds for test, _, seconds in rows},
         topologies=len({topology for _, topology, _ in rows if topology}),
         queued_s=queued_s,
     )

@@ -71,6 +71,14 @@ def test_tests_beside_each_other_leave_no_negative_overhead():
     assert times_of(10.0, [("a", "t", 9.0), ("b", "t", 9.0)]).overhead_s == 0
 
 
+@pytest.mark.parametrize("queued_s", [0.0, 30.0], ids=["at-once", "queued-together"])
+def test_tests_beside_each_other_count_as_the_night_they_took(queued_s):
+    earlier = times_of(20.0, [("a", "t", 10.0), ("b", "t", 30.0)], queued_s)
+
+    assert estimate(["a", "b"], 1, [earlier]).total_s == 20
+    assert estimate(["a"], 1, [earlier]).total_s == 5
+
+
 def outcome(test="a", verdict="passed", layer=""):
     return TestOutcome(test, "t", verdict, "call", 2.0, layer=layer)
 
