@@ -107,6 +107,15 @@ def test_a_recipe_calls_commands_that_exist(name):
     assert {"nightly", "reap", "prune"} <= set(called) <= set(COMMANDS)
 
 
+def test_github_keeps_nights_that_are_not_green():
+    steps = yaml.safe_load(recipe(GITHUB))["jobs"]["nightly"]["steps"]
+    used = {step.get("uses", "").partition("@")[0]: step for step in steps}
+
+    restored, saved = used["actions/cache/restore"], used["actions/cache/save"]
+    assert saved["if"] == "always()"
+    assert saved["with"].items() <= restored["with"].items()
+
+
 def test_shellcheck_has_nothing_to_say():
     if shutil.which("shellcheck") is None:
         require("shellcheck", "apt-get install -y shellcheck")
