@@ -63,7 +63,8 @@ class Verdict:
         p_value: Chance of what was seen, or worse, if nothing is lost.
         effect: Drop of accuracy that was seen, as a share; negative for a gain.
         interval: 95 % interval of the drop.
-        detectable: Smallest drop that would have been seen with the stated power.
+        detectable: Smallest drop that would have been seen with the stated power;
+            1.0 where even the loss of every right answer is no alarm.
     """
 
     outcome: Outcome
@@ -75,10 +76,13 @@ class Verdict:
 
     def __str__(self) -> str:
         low, high = self.interval
+        seen = "no drop"
+        if self.detectable < 1:
+            seen = f"a drop of {self.detectable:.1%}"
         return (
             f"{self.outcome}: drop {self.effect:.1%} (95 % interval {low:.1%} to "
-            f"{high:.1%}), p = {self.p_value:.2g}, n = {self.samples}; a drop of "
-            f"{self.detectable:.1%} would have been seen"
+            f"{high:.1%}), p = {self.p_value:.2g}, n = {self.samples}; {seen} would "
+            "have been seen"
         )
 
 
@@ -115,6 +119,7 @@ def paired_gate(
         )
     n = len(baseline)
     pairs = list(zip(baseline, candidate, strict=True))
+    right = sum(one > 0 for one in baseline)
     lost = sum(one > other for one, other in pairs)
     gained = sum(one < other for one, other in pairs)
     return _verdict(
@@ -122,7 +127,7 @@ def paired_gate(
         p_value=mcnemar_p(lost, gained),
         effect=sum(one - other for one, other in pairs) / n,
         interval=difference(lost, n, gained, n),
-        detectable=detectable_pairs(n, min(lost, gained), limits),
+        detectable=detectable_pairs(n, right, min(lost, gained), limits),
         samples=n,
     )
 
@@ -135,13 +140,16 @@ def detectable_losses(alpha: float, gained: int = 0) -> int:
     return losses
 
 
-def detectable_pairs(samples: int, noise: int, limits: Limits) -> float:
-    """Return the smallest drop that the paired test sees.
+def detectable_pairs(samples: int, right: int, noise: int, limits: Limits) -> float:
+    """Return the smallest drop that the paired test sees; 1.0 if it sees none.
 
     Args:
+        right: Samples right on the baseline: no others can be lost.
         noise: Samples gained by chance, and as many lost; the drop comes on top.
     """
     needed = detectable_losses(limits.alpha, noise)
+    if needed > right:
+        return 1.0
     return max(0.0, share_seen(samples, needed, limits.power) - noise / samples)
 
 
@@ -185,8 +193,13 @@ def accepted_gate(
 
 
 def detectable_drop(samples: int, reference: float, limits: Limits = USUAL) -> float:
-    """Return the smallest drop, in steps of 0.1 %, that the reference test sees."""
+    """Return the smallest drop, in steps of 0.1 %, that the reference test sees.
+
+    1.0 if it sees none.
+    """
     critical = critical_count(samples, 1 - reference, limits.alpha)
+    if critical > samples:
+        return 1.0
     return max(0.0, share_seen(samples, critical, limits.power) - (1 - reference))
 
 
@@ -218,7 +231,10 @@ def drift_gate(right: Sequence[float], limits: Limits = USUAL) -> Verdict:
 
 
 def _detectable_fisher(n: int, other_wrong: int, other_n: int, limits: Limits) -> float:
-    """Return the drop that Fisher's test sees when the other side stays as it is."""
+    """Return the drop that Fisher's test sees when the other side stays as it is.
+
+    1.0 if it sees none.
+    """
     low, high = 0, n + 1
     while low < high:  # the chance falls with the count, so halving finds it
         middle = (low + high) // 2
@@ -226,6 +242,8 @@ def _detectable_fisher(n: int, other_wrong: int, other_n: int, limits: Limits) -
             high = middle
         else:
             low = middle + 1
+    if low > n:
+        return 1.0
     return max(0.0, share_seen(n, low, limits.power) - other_wrong / other_n)
 
 

@@ -18,8 +18,10 @@ from pytest_pd.evals.gate import (
     paired_gate,
     reference_gate,
 )
+from pytest_pd.evals.identity import identity_gate
 
 WIDE = Limits(largest_drop=0.25)
+HALF = Limits(largest_drop=0.5)
 
 
 def answers(n, wrong=()):
@@ -200,6 +202,46 @@ def test_thirds_of_66_cannot_see_a_small_drift():
 def test_too_few_for_thirds():
     with pytest.raises(ValueError, match="thirds"):
         drift_gate(answers(8))
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(
+            paired_gate([0] * 200, [0] * 200, Limits(largest_drop=0.05)),
+            id="paired, nothing right",
+        ),
+        pytest.param(
+            paired_gate(answers(200, range(6, 200)), [0] * 200),
+            id="paired, six right and all lost",
+        ),
+        pytest.param(
+            paired_gate(answers(20, range(10)), answers(20, range(10, 20)), HALF),
+            id="paired, more noise than right",
+        ),
+        pytest.param(
+            identity_gate(100, 100, 95, Limits()), id="identity, its floor is 95 %"
+        ),
+        pytest.param(
+            identity_gate(400, 400, 395, Limits()), id="identity, its floor is 99 %"
+        ),
+        pytest.param(reference_gate(0, 50, 0.06), id="reference of 6 %"),
+        pytest.param(reference_gate(0, 50, 0.0), id="reference of nothing"),
+        pytest.param(accepted_gate(0, 50, 4, 50), id="accepted 8 %"),
+        pytest.param(drift_gate([0] * 200), id="drift, nothing right"),
+    ],
+)
+def test_a_gate_that_no_loss_could_fail_cannot_tell(verdict):
+    assert verdict.outcome is Outcome.CANNOT_TELL
+    assert verdict.detectable == 1.0
+    assert "no drop would have been seen" in str(verdict)
+
+
+def test_a_baseline_with_just_enough_to_lose_is_judged():
+    few = answers(200, range(7, 200))
+
+    assert paired_gate(few, few).outcome is Outcome.PASSED
+    assert paired_gate(few, [0] * 200).outcome is Outcome.FAILED
 
 
 def test_the_answer_says_what_it_could_have_seen():
