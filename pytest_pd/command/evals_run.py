@@ -13,7 +13,7 @@ from pytest_pd.evals.catalogue import BY_CHOICE, CHOICE, metric_of, read_eval
 from pytest_pd.evals.evaluate import as_record
 from pytest_pd.evals.gate import Outcome
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
-from pytest_pd.evals.record import keep
+from pytest_pd.evals.record import evals_of, keep
 from pytest_pd.evals.runner import Job, Side, run, samples_of
 from pytest_pd.probe.http import request
 from pytest_pd.spec.evals import EvalFileSpec
@@ -27,6 +27,10 @@ def score(args: argparse.Namespace, say: Say) -> int:
 
     Returns:
         1 when a gate failed or cannot tell, else 0.
+
+    Raises:
+        SpecError: the folder holds scores of another server, or a store of accepted
+            scores is wrong.
     """
     url, against = args.url.rstrip("/"), args.against.rstrip("/")
     model = args.model or first_model(url)
@@ -35,8 +39,9 @@ def score(args: argparse.Namespace, say: Say) -> int:
     folder = args.out.resolve() / spec.name
     job = Job(spec, model, args.tokenizer, sides, folder)
     subject = Subject(model, url, "unknown", version(url))
-    run(job, ticker(say))
+    evals_of(args.out, subject)  # another server's folder is refused before hours go by
     store = read_stores(HERE)
+    run(job, ticker(say))
     results: dict[str, TaskResult | PdError] = {}
     for task in spec.tasks:
         expected = find_expected(spec, task, subject, store)

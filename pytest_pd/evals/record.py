@@ -19,14 +19,37 @@ FOLDER = "evals"
 def keep(
     folder: Path, subject: Subject, name: str, evaluation: Mapping[str, Any]
 ) -> None:
-    """Add one evaluation to the ``evals.json`` of a topology's run folder."""
+    """Add one evaluation to the ``evals.json`` of a topology's run folder.
+
+    Raises:
+        SpecError: it holds scores of another subject.
+    """
     path = folder / FILE
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    evals = {**known.get("evals", {}), name: dict(evaluation)}
+    evals = {**evals_of(folder, subject), name: dict(evaluation)}
     text = json.dumps({"subject": asdict(subject), "evals": evals}, indent=1)
     partial = path.with_name(FILE + ".partial")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def evals_of(folder: Path, subject: Subject) -> dict[str, Any]:
+    """Return the evaluations of a subject that a folder holds; none in a new one.
+
+    Raises:
+        SpecError: they are of another subject.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = Subject(**record["subject"])
+    if found != subject:
+        raise SpecError(
+            f"{path} holds scores of {found}, and these are of {subject}.",
+            hint="give another folder, for example --out evals-2",
+        )
+    evals: dict[str, Any] = record["evals"]
+    return evals
 
 
 def read_records(run: Path) -> dict[Path, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,17 @@ def test_show_fails_on_what_did_not_pass(run_dir, capsys):
     out = capsys.readouterr().out
     assert "e:t 0.950 of 200" in out
     assert "reference: unknown" in out
+
+
+def test_scores_of_another_subject_are_not_joined(run_dir):
+    folder = run_dir / "k2_2p1d"
+    before = (folder / "evals.json").read_text()
+
+    with pytest.raises(SpecError, match=r"model 'kimi'.* model 'b'") as caught:
+        keep(folder, replace(SUBJECT, model="b"), "other", {"tasks": {}})
+
+    assert "--out" in caught.value.hint
+    assert (folder / "evals.json").read_text() == before
 
 
 def test_a_second_eval_joins_the_record(run_dir):

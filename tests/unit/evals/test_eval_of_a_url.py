@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pytest_pd.cli import main
 from pytest_pd.command import evals_run
 from pytest_pd.command.evals_run import (
     countable,
@@ -16,6 +17,47 @@ from pytest_pd.command.evals_run import (
     tell,
 )
 from pytest_pd.errors import InvalidRun, SpecError
+from pytest_pd.evals.baseline import Subject
+from pytest_pd.evals.record import keep
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """Let no server be asked, and return the jobs that lm-eval would be given."""
+    jobs: list[str] = []
+    monkeypatch.setattr(evals_run, "version", lambda url: "1.0")
+    monkeypatch.setattr(evals_run, "run", lambda job, tick: jobs.append(job.spec.name))
+    return jobs
+
+
+def score(model: str, out: Path) -> int:
+    words = ["evals", "run", "http://b", "gsm8k", "--model", model]
+    return main([*words, "--out", str(out)])
+
+
+def test_a_folder_of_another_server_is_refused_before_lm_eval_runs(
+    asked, tmp_path, capsys
+):
+    keep(tmp_path, Subject("a", "http://a", "unknown", "1.0"), "gsm8k", {"tasks": {}})
+
+    assert score("b", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "holds scores of model 'a'" in said
+    assert "--out" in said
+    assert asked == []
+
+
+def test_a_wrong_store_is_refused_before_lm_eval_runs(
+    asked, tmp_path, monkeypatch, capsys
+):
+    store = tmp_path / "fixtures" / "evals" / "store" / "accepted.yaml"
+    store.parent.mkdir(parents=True)
+    store.write_text("accepted: 3\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert score("b", tmp_path / "out") == 2
+    assert "accepted.yaml" in capsys.readouterr().err
+    assert asked == []
 
 
 def test_choices_are_left_out_where_nobody_counts_tokens():
