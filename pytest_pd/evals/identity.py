@@ -54,7 +54,7 @@ def compare(ours: Sample, theirs: Sample) -> Divergence | None:
     one, other = loglikelihoods(ours), loglikelihoods(theirs)
     if one and len(one) == len(other):
         return _of_choices(ours, one, other)
-    one_text, other_text = answer_tokens(ours), answer_tokens(theirs)
+    one_text, other_text = answer_parts(ours, theirs)
     place = first_divergence(one_text, other_text)
     if place is None:
         same = ours.answers == theirs.answers
@@ -64,15 +64,25 @@ def compare(ours: Sample, theirs: Sample) -> Divergence | None:
         place,
         _at(one_text, place, ""),
         _at(other_text, place, ""),
-        (_at(_logprobs(ours), place, None), _at(_logprobs(theirs), place, None)),
+        (_logprob(ours, one_text, place), _logprob(theirs, other_text, place)),
     )
 
 
-def answer_tokens(sample: Sample) -> tuple[str, ...]:
-    """Return the tokens of a generated answer, its words where nobody told them."""
+def answer_parts(
+    ours: Sample, theirs: Sample
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the tokens of two generated answers; the words unless both told tokens."""
+    one, other = _tokens(ours), _tokens(theirs)
+    return (one, other) if one and other else (_words(ours), _words(theirs))
+
+
+def _tokens(sample: Sample) -> tuple[str, ...]:
     replies = sorted(sample.replies, key=lambda reply: reply.sent)
-    tokens = tuple(token for reply in replies for token in reply.tokens)
-    return tokens or tuple(word for text in sample.answers for word in text.split())
+    return tuple(token for reply in replies for token in reply.tokens)
+
+
+def _words(sample: Sample) -> tuple[str, ...]:
+    return tuple(word for text in sample.answers for word in text.split())
 
 
 def loglikelihoods(sample: Sample) -> tuple[float, ...]:
@@ -108,12 +118,8 @@ def logprob_gap(ours: Sample, theirs: Sample) -> float | None:
     """
     one, other = loglikelihoods(ours), loglikelihoods(theirs)
     if not one:
-        same = list(
-            takewhile(
-                lambda pair: pair[0] == pair[1],
-                zip(answer_tokens(ours), answer_tokens(theirs), strict=False),
-            )
-        )
+        pairs = zip(*answer_parts(ours, theirs), strict=False)
+        same = list(takewhile(lambda pair: pair[0] == pair[1], pairs))
         one, other = _logprobs(ours)[: len(same)], _logprobs(theirs)[: len(same)]
     gaps = [abs(a - b) for a, b in zip(one, other, strict=False)]
     return max(gaps) if gaps else None
@@ -145,6 +151,12 @@ def identity_gate(
 def _logprobs(sample: Sample) -> tuple[float, ...]:
     replies = sorted(sample.replies, key=lambda reply: reply.sent)
     return tuple(p for reply in replies for p in reply.logprobs)
+
+
+def _logprob(sample: Sample, parts: tuple[str, ...], place: int) -> float | None:
+    """Return the logprob of one part of an answer; words have none."""
+    logprobs = _logprobs(sample) if parts == _tokens(sample) else ()
+    return _at(logprobs, place, None)
 
 
 def _at(items: Sequence[T], index: int, other: T) -> T:

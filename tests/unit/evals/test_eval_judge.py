@@ -12,6 +12,7 @@ from pytest_pd.evals.baseline import Expected
 from pytest_pd.evals.gate import Limits, Outcome
 from pytest_pd.evals.identity import compare, identity_gate, logprob_gap
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, judge
+from pytest_pd.evals.sample import Reply
 
 
 @pytest.fixture
@@ -169,6 +170,19 @@ def test_a_shorter_answer_parts_where_it_ends(make_sample):
     found = compare(make_sample(0, "w1"), make_sample(0, "w1 w2"))
 
     assert (found.token, found.ours, found.theirs) == (1, "", "w2")
+
+
+def test_words_are_compared_where_one_side_tells_no_tokens(make_sample):
+    reply = Reply(0, 0.0, 0.05, ("w0", "01", " w002"), (-0.1, -0.2, -0.3))
+    told = replace(make_sample(0), replies=(reply,))
+    silent = replace(make_sample(0), replies=())
+    other = replace(make_sample(0, "w001 w003"), replies=())
+
+    assert compare(told, silent) is None
+    assert compare(silent, told) is None
+    found = compare(told, other)
+    assert (found.token, found.ours, found.theirs) == (1, "w002", "w003")
+    assert found.logprobs == (None, None)
 
 
 def test_other_white_space_is_another_answer(make_sample):
