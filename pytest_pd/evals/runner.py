@@ -31,6 +31,8 @@ DRIVER = Path(__file__).with_name("driver.py")
 PROGRAM = "lm-eval-python"
 LOG = "lm-eval.log"
 HUB_TOKEN = "HF_TOKEN"
+CACHE = "hub"
+"""Folder of a job for what the data-set library makes of data of our own."""
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 MODELS = {"completions": "local-completions", "chat": "local-chat-completions"}
 STOP_GRACE_S = 5.0
@@ -104,7 +106,7 @@ def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
     with _started(argv, job) as process:
         code = _follow(process, end_s, on_tick)
     _mask(job.folder / LOG)
-    shutil.rmtree(job.folder / "hub", ignore_errors=True)
+    shutil.rmtree(job.folder / CACHE, ignore_errors=True)
     if code is None:
         raise InvalidRun(
             f"Eval {job.spec.name!r} was not done after {job.spec.budget_s:g} s.",
@@ -241,8 +243,10 @@ def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
         env |= dict.fromkeys(names, "1")
         env.pop(HUB_TOKEN, None)
     if job.spec.include or job.spec.data:
-        # data of our own would pile up in the user's cache
-        env["HF_HOME"] = str(job.folder / "hub")
+        # data of our own would pile up in the user's cache; the rest of HF_HOME stays,
+        # for it holds tokenizers and the token of a login
+        env["HF_DATASETS_CACHE"] = str(job.folder / CACHE / "datasets")
+        env["HF_MODULES_CACHE"] = str(job.folder / CACHE / "modules")
     return env
 
 

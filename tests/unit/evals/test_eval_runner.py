@@ -150,8 +150,16 @@ def test_offline_asks_the_hub_for_nothing(make_job):
 def test_data_of_our_own_stays_out_of_the_users_cache(make_job):
     own = runner.environment(make_job(data="fixtures/evals/rows"), {})
 
-    assert own["HF_HOME"].startswith(str(make_job().folder))
-    assert "HF_HOME" not in runner.environment(make_job(), {})
+    for name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE"):
+        assert own[name].startswith(str(make_job().folder))
+        assert name not in runner.environment(make_job(), {})
+
+
+def test_data_of_our_own_leaves_the_hubs_cache_and_login_in_reach(make_job):
+    job = make_job(data="fixtures/evals/rows")
+
+    assert "HF_HOME" not in runner.environment(job, {})
+    assert runner.environment(job, {"HF_HOME": "/hf"})["HF_HOME"] == "/hf"
 
 
 def test_the_token_is_in_no_file_of_a_run(make_job, play, monkeypatch):
