@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.document import read_document
-from pytest_pd.spec.evals import EvalFileSpec
+from pytest_pd.spec.evals import EvalFileSpec, EvalGateSpec, GateKind, ReferenceSpec
 from pytest_pd.spec.extra import EvalSpec
 from pytest_pd.spec.file import build
-from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.locate import Roots, catalogue, find
 from pytest_pd.spec.topology import TopologySpec
 
 SMALL = ("shipped", "public_rows")
@@ -57,16 +57,36 @@ def evals_of(
     """Return the evals of a topology by name: its own, else by what it serves.
 
     Those whose ``needs`` the topology lacks are left out, unless it names them.
+
+    Raises:
+        SpecError: the topology names an eval twice, or one that is wrong.
     """
     if topology.evals:
         named = [
-            read_eval(one, roots) if isinstance(one, str) else of_task(topology, one)
+            read_eval(one, roots)
+            if isinstance(one, str)
+            else of_task(topology, one, roots)
             for one in topology.evals
         ]
-        return {spec.name: spec for spec in named}
+        return _once(topology, named)
     usual = SMALL if facts.get("known_answers") else LARGE if on_gpus else ()
     found = [read_eval(name, roots) for name in usual]
     return {spec.name: spec for spec in found if not missing(spec.needs, facts)}
+
+
+def _once(
+    topology: TopologySpec, named: Iterable[EvalFileSpec]
+) -> dict[str, EvalFileSpec]:
+    found: dict[str, EvalFileSpec] = {}
+    for spec in named:
+        if spec.name in found:
+            raise SpecError(
+                f"{topology.name}: evals: {spec.name!r} stands twice.",
+                hint="name it once; for other settings of the same task, write an eval "
+                "file with a name of its own",
+            )
+        found[spec.name] = spec
+    return found
 
 
 def missing(needs: Iterable[str], facts: Mapping[str, bool]) -> tuple[str, ...]:
@@ -82,8 +102,10 @@ def missing(needs: Iterable[str], facts: Mapping[str, bool]) -> tuple[str, ...]:
     return tuple(fact for fact in wanted if not facts[fact])
 
 
-def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:
+def of_task(topology: TopologySpec, wanted: EvalSpec, roots: Roots) -> EvalFileSpec:
     """Return the eval that a topology's own ``evals:`` entry spells out.
+
+    The eval file of that name, where there is one, with what the entry says instead.
 
     Raises:
         SpecError: it asks for what only an eval file can say.
@@ -94,39 +116,73 @@ def of_task(topology: TopologySpec, wanted: EvalSpec) -> EvalFileSpec:
             "supported.",
             hint="set repeats in a task file of your own and name it under include:",
         )
-    gates = [{"kind": kind} for kind in _kinds(wanted)]
-    task: dict[str, object] = {
-        **metric_of(wanted.task),
-        "shots": wanted.shots,
-        "gates": gates,
-    }
+    has_file = wanted.task in catalogue("evals", roots)
+    spec = read_eval(wanted.task, roots) if has_file else _usual(wanted.task)
+    spec = spec.model_copy(update={"sampling": spec.sampling | wanted.sampling})
+    return _with_expected(_with_tasks(spec, wanted), topology, wanted)
+
+
+def _usual(name: str) -> EvalFileSpec:
+    """Return the eval of a task of lm-eval that has no file."""
+    gates = [{"kind": kind} for kind in USUAL_GATES]
+    task: dict[str, object] = {**metric_of(name), "gates": gates}
     if task["metric"] in BY_CHOICE:
         task["needs"] = [CHOICE]
     return EvalFileSpec.model_validate(
-        {
-            "name": wanted.task,
-            "sampling": wanted.sampling,
-            "offline": False,
-            "tasks": {wanted.task: task},
-            "references": [_reference(topology, wanted)] if wanted.expected else [],
-        }
+        {"name": name, "offline": False, "tasks": {name: task}}
     )
 
 
-def _kinds(wanted: EvalSpec) -> list[str]:
-    kinds = [wanted.test] if wanted.test else list(USUAL_GATES)
-    if wanted.expected is not None and "reference" not in kinds:
-        kinds.append("reference")
-    return kinds
+def _with_tasks(spec: EvalFileSpec, wanted: EvalSpec) -> EvalFileSpec:
+    """Return the eval with the shots and the gate that an entry names."""
+    tasks = {}
+    for name, task in spec.tasks.items():
+        update: dict[str, object] = {}
+        if wanted.shots is not None:
+            update["shots"] = wanted.shots
+        if wanted.test is not None:
+            update["gates"] = (_gate(spec, name, wanted.test),)
+        tasks[name] = task.model_copy(update=update)
+    return spec.model_copy(update={"tasks": tasks})
 
 
-def _reference(topology: TopologySpec, wanted: EvalSpec) -> dict[str, object]:
-    return {
-        "model": topology.model.served_name,
-        "task": wanted.task,
-        "score": wanted.expected,
-        "source": f"evals: expected: of topology {topology.name}",
-    }
+def _gate(spec: EvalFileSpec, task: str, kind: GateKind) -> EvalGateSpec:
+    return spec.gate(task, kind) or EvalGateSpec(kind=kind)
+
+
+def _with_expected(
+    spec: EvalFileSpec, topology: TopologySpec, wanted: EvalSpec
+) -> EvalFileSpec:
+    """Return the eval with the score that an entry states, before those of its file.
+
+    Raises:
+        SpecError: the eval has several tasks, and none is called as the entry.
+    """
+    if wanted.expected is None:
+        return spec
+    name = wanted.task if wanted.task in spec.tasks else next(iter(spec.tasks))
+    if name != wanted.task and len(spec.tasks) > 1:
+        raise SpecError(
+            f"{topology.name}: evals: {wanted.task}: expected {wanted.expected:g} is "
+            f"one score, and there are {len(spec.tasks)} tasks.",
+            hint=f"state one for each under references: in {wanted.task}.yaml",
+        )
+    stated = ReferenceSpec(
+        model=topology.model.served_name,
+        task=name,
+        score=wanted.expected,
+        source=f"evals: expected: of topology {topology.name}",
+    )
+    task = spec.tasks[name]
+    others = tuple(gate for gate in task.gates if gate.kind != "reference")
+    gates = (*others, _gate(spec, name, "reference"))
+    judged = task.model_copy(update={"gates": gates})
+    return spec.model_copy(
+        update={
+            "tasks": {**spec.tasks, name: judged},
+            "references": (stated, *spec.references),
+        }
+    )
 
 
 def metric_of(task: str) -> dict[str, str]:

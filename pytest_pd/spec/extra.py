@@ -7,15 +7,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pytest_pd.spec.base import Count, Model, Name, Positive, Seconds
+from pytest_pd.spec.evals import GateKind
 
 
 class EvalSpec(Model):
     """An accuracy task that belongs to the topology.
 
     Attributes:
-        task: Name in ``fixtures/evals`` or of lm-eval.
+        task: Name in ``fixtures/evals``, whose file then says the rest, or of lm-eval.
         expected: Published score in 0..1; `sampling` must match its source.
-        test: Statistical test that the gate uses.
+        test: The one kind of gate that is taken, beside ``reference`` for `expected`.
     """
 
     task: Name
@@ -23,7 +24,7 @@ class EvalSpec(Model):
     repeats: Positive = 1
     sampling: dict[str, Any] = Field(default_factory=dict)
     expected: float | None = Field(default=None, ge=0, le=1)
-    test: str | None = None
+    test: GateKind | None = None
 
 
 class IdentitySpec(Model):

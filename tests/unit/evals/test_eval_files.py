@@ -108,7 +108,7 @@ def test_a_topology_names_its_own(make_topology):
 def test_one_test_is_taken_where_one_is_named(make_topology):
     wanted = EvalSpec(task="mmlu", shots=5, test="paired", sampling={"temperature": 1})
 
-    spec = of_task(make_topology(), wanted)
+    spec = of_task(make_topology(), wanted, HERE)
 
     assert [gate.kind for gate in spec.tasks["mmlu"].gates] == ["paired"]
     assert spec.tasks["mmlu"].shots == 5
@@ -116,9 +116,43 @@ def test_one_test_is_taken_where_one_is_named(make_topology):
     assert spec.sampling == {"temperature": 1}
 
 
+def test_an_entry_with_settings_starts_from_the_file_of_its_name(make_topology):
+    wanted = EvalSpec(task="gsm8k", shots=8, expected=0.94, sampling={"top_p": 0.9})
+    file = read_eval("gsm8k", HERE)
+
+    spec = of_task(make_topology(), wanted, HERE)
+
+    (task,) = spec.tasks.values()
+    assert (spec.budget_s, spec.concurrency) == (file.budget_s, file.concurrency)
+    assert (task.limit, task.shots) == (file.tasks["gsm8k"].limit, 8)
+    assert set(task.gates) == set(file.tasks["gsm8k"].gates)
+    assert spec.sampling == {"top_p": 0.9}
+    assert spec.references[0].score == 0.94
+
+
+def test_a_task_without_a_file_has_the_usual_gates(make_topology):
+    spec = of_task(make_topology(), EvalSpec(task="mmlu_virology", expected=0), HERE)
+
+    kinds = [gate.kind for gate in spec.tasks["mmlu_virology"].gates]
+    assert kinds == ["paired", "identity", "drift", "reference"]
+    assert spec.references[0].score == 0
+
+
+def test_one_score_for_an_eval_of_several_tasks_is_refused(make_topology):
+    with pytest.raises(SpecError, match=r"expected 0\.9 is one score"):
+        of_task(make_topology(), EvalSpec(task="shipped", expected=0.9), HERE)
+
+
+def test_an_eval_that_stands_twice_is_refused(make_topology):
+    topology = make_topology("gsm8k", {"task": "gsm8k", "shots": 5})
+
+    with pytest.raises(SpecError, match="evals: 'gsm8k' stands twice"):
+        evals_of(topology, KNOWS_NOT, on_gpus=True, roots=HERE)
+
+
 def test_repeats_are_refused_with_what_to_do(make_topology):
     with pytest.raises(SpecError, match="repeats 4") as caught:
-        of_task(make_topology(), EvalSpec(task="gsm8k", repeats=4))
+        of_task(make_topology(), EvalSpec(task="gsm8k", repeats=4), HERE)
 
     assert "task file of your own" in caught.value.hint
 

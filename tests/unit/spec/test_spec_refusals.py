@@ -75,6 +75,7 @@ def test_a_missing_key_is_named(write: Write) -> None:
         ("software: {dynamo: {}}\n", "got none"),
         ("profiling: {tool: nsys, role: decode, start_step: 9, stop_step: 9}\n", "not"),
         ("evals: [{task: gsm8k, expected: 94.5}]\n", "less than or equal to 1"),
+        ("evals: [{task: gsm8k, test: mcnemar}]\n", "'paired', 'identity'"),
         ("evals: [{shots: 5}]\n", "t.yaml:9: key 'evals.0.task' is missing"),
         ("workloads: [{nme: w}]\n", "t.yaml:9: unknown key 'workloads.0.nme'"),
         ("workloads: [3]\n", "t.yaml:9: workloads.0"),
