@@ -25,6 +25,7 @@ HEADER = """\
 # Written by `pytest-pd evals accept RUN --reason "..."` and reviewed as any other
 # change; a run never writes here.
 """
+SHORTEST_REASON = 3
 COPIED = ("metric", "limit", "shots", "samples")
 KEYS = ("model", "topology", "hardware", "engine", "evaluation", "task", "metric")
 
@@ -72,7 +73,7 @@ class AcceptedSpec(Model):
     samples: Positive
     run: str
     date: datetime.date
-    reason: str = Field(min_length=3)
+    reason: str = Field(min_length=SHORTEST_REASON)
 
     @property
     def score(self) -> float:
@@ -197,9 +198,17 @@ def accepted_of(
 ) -> list[AcceptedSpec]:
     """Return what one topology's ``evals.json`` would have accepted.
 
+    Scores that count no right answers are left out.
+
     Raises:
-        SpecError: a score is no count of right answers.
+        SpecError: the reason is too short.
     """
+    if len(reason) < SHORTEST_REASON:
+        raise SpecError(
+            f"The reason {reason!r} has fewer than {SHORTEST_REASON} letters.",
+            hint='say why these scores are right, for example --reason "first run on '
+            'gb200, read by hand"',
+        )
     found = []
     for name, evaluation in record["evals"].items():
         for task, result in evaluation["tasks"].items():

@@ -181,6 +181,14 @@ def test_a_reason_is_asked_for(run_dir):
         main(["evals", "accept", str(run_dir)])
 
 
+def test_a_reason_that_says_nothing_is_refused(run_dir, tmp_path, capsys):
+    store = tmp_path / "accepted.yaml"
+
+    assert accept(run_dir, store, "--yes", "--reason", "ok") == 2
+    assert "The reason 'ok' has fewer than 3 letters" in capsys.readouterr().err
+    assert not store.exists()
+
+
 def test_a_folder_without_scores_is_named(tmp_path, capsys):
     assert main(["evals", "show", str(tmp_path)]) == 2
     assert "holds no evals.json" in capsys.readouterr().err
