@@ -157,7 +157,8 @@ def _launch(args: argparse.Namespace) -> int:
             )
             text = "\n".join(shlex.join(line) for line in lines)
         elif args.how == "script":
-            text = launch.sbatch_script(argv)
+            reports = args.job.resolve().parent if args.job else None
+            text = launch.sbatch_script(argv, reports=reports)
         elif args.how == "salloc":
             text = shlex.join(launch.salloc_argv(scenario))
         elif args.how == "sbatch":
@@ -173,6 +174,7 @@ def _launch(args: argparse.Namespace) -> int:
 def _full_size_job(
     args: argparse.Namespace, spec: RefitSpec, scenario: RefitScenario
 ) -> Job:
+    from pytest_pd.refit.job import remove_reports
     from pytest_pd.refit.run import Settings, make_job
 
     if len(files.pick(spec, files.parse_ids(args.scenario))) > 1:
@@ -182,6 +184,7 @@ def _full_size_job(
     name = f"{spec.name}/{scenario.label}"
     job = make_job(name, spec.model, scenario, folder, settings)
     job = replace(job, rendezvous="env://")
+    remove_reports(folder)
     job.save(args.job)
     return job
 

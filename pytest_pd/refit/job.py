@@ -26,6 +26,7 @@ class Job:
         plain: Measure a plain exchange of the same bytes in turn with the refit.
         opinions: Second opinions to ask: ``round_trip``, ``dcp``.
         mutant: Name of a known-bad variant, to prove that the checks see it.
+        launch: Fresh at each launch; reports of another one are not this job's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Job:
     plain: bool = False
     opinions: tuple[str, ...] = ()
     mutant: str = ""
+    launch: str = ""
 
     @property
     def world(self) -> int:
@@ -62,10 +64,16 @@ def lay_out(job: Job) -> Path:
     """Write the job's file into its folder, cleared of reports of an earlier run."""
     out = Path(job.out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    for stale in (*out.glob("rank-*.json"), out / "rendezvous"):
-        stale.unlink(missing_ok=True)
+    (out / "rendezvous").unlink(missing_ok=True)
+    remove_reports(out)
     job.save(out / JOB_FILE)
     return out / JOB_FILE
+
+
+def remove_reports(folder: Path) -> None:
+    """Clear a folder of the reports of an earlier run."""
+    for stale in folder.glob("rank-*.json"):
+        stale.unlink(missing_ok=True)
 
 
 def load_job(path: Path) -> Job:
@@ -97,6 +105,7 @@ class RankReport:
             the own rank stands for local copies.
         wrong: Findings of the bit check: iteration, tensor, elements, first place.
         memory_before_bytes, memory_peak_bytes: Of the process or the GPU.
+        launch: Copied from the job.
     """
 
     rank: int
@@ -129,6 +138,7 @@ class RankReport:
     clock_stop: ClockSync = field(default_factory=ClockSync)
     versions: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    launch: str = ""
 
     def save(self, folder: Path) -> None:
         """Write the report in one step, so that a reader sees all of it or none."""

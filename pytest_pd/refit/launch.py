@@ -161,10 +161,16 @@ def task_script(argv: Sequence[str], *, import_path: str = "") -> str:
     return "; ".join([*parts, f"exec {shlex.join(argv)}"])
 
 
-def sbatch_script(argv: Sequence[str]) -> str:
-    """Return the batch script that starts `argv` as every task of the job."""
+def sbatch_script(argv: Sequence[str], *, reports: Path | None = None) -> str:
+    """Return the batch script that starts `argv` as every task of the job.
+
+    Args:
+        reports: Folder to clear of reports first: a script may be submitted again.
+    """
     task = shlex.quote(task_script(argv))
     lines = ["#!/bin/bash", "set -eu", f"srun --mpi=none bash -c {task}"]
+    if reports:
+        lines.insert(2, f"rm -f {shlex.quote(str(reports))}/rank-*.json")
     return "\n".join(lines) + "\n"
 
 

@@ -130,15 +130,19 @@ def _has_failed(job: Job, reports: Sequence[RankReport]) -> bool:
 def reports_of(job: Job) -> list[RankReport]:
     """Read the reports of a job that has run, ascending by rank.
 
+    Reports of another launch are left out.
+
     Raises:
         InvalidRun: there is none.
     """
     paths = [report_path(Path(job.out_dir), rank) for rank in range(job.world)]
     found = [load_report(path) for path in paths if path.exists()]
-    if not found:
+    own = [report for report in found if report.launch == job.launch]
+    if not own:
+        others = f"; {len(found)} of another launch lie there" if found else ""
         raise InvalidRun(
-            f"{job.name}: no rank gave a report.",
+            f"{job.name}: no rank gave a report of this launch{others}.",
             hint="the workers could not start",
             where=Path(job.out_dir).parent / "nursery.log",
         )
-    return found
+    return own

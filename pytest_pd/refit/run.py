@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 from pytest_pd.errors import SpecError
 from pytest_pd.refit.cells import make_cells
@@ -78,6 +79,7 @@ def make_job(
         opinions=settings.opinions,
         mutant=settings.mutant,
         device=settings.device,
+        launch=uuid4().hex,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from pytest_pd.refit.job import Job, RankReport
+from pytest_pd.refit.job import Job, RankReport, report_path
 from pytest_pd.refit.transfer import Transfer, gaps, shards
 from pytest_pd.refit.worker import probe
 from pytest_pd.refit.worker.engine import Engine
@@ -43,7 +43,8 @@ class _State:
 
 def run_rank(job: Job, rank: int) -> RankReport:
     """Run one rank and write its report, with the error if there is one."""
-    report = RankReport(rank, os.getpid(), socket.gethostname())
+    report_path(Path(job.out_dir), rank).unlink(missing_ok=True)
+    report = RankReport(rank, os.getpid(), socket.gethostname(), launch=job.launch)
     report.cores = len(os.sched_getaffinity(0))
     report.versions = {"python": sys.version.split()[0], "torch": torch.__version__}
     try:

@@ -265,16 +265,20 @@ def test_launch_by_ssh_writes_the_job_and_prints_one_line_per_rank(tmp_path, cap
     assert saved.world == 96
 
 
+def save_reports(job, folder):
+    traffic = planned_traffic(job).elements * job.element_bytes
+    for rank in range(job.world):
+        times = [0.030] * job.iterations
+        report = RankReport(rank, samples_s=times, launch=job.launch)
+        report.sent = dict(enumerate(map(int, traffic[rank])))
+        report.received = dict(enumerate(map(int, traffic[:, rank])))
+        report.save(folder)
+
+
 def test_reports_under_the_bound_of_the_cluster_are_judged_invalid(tmp_path, capsys):
     path = tmp_path / "job.json"
     assert main(["refit", "launch", "kimi_k2", "-s", "6", "--job", str(path)]) == 0
-    job = load_job(path)
-    traffic = planned_traffic(job).elements * job.element_bytes
-    for rank in range(job.world):
-        report = RankReport(rank, samples_s=[0.030] * job.iterations)
-        report.sent = dict(enumerate(map(int, traffic[rank])))
-        report.received = dict(enumerate(map(int, traffic[:, rank])))
-        report.save(tmp_path)
+    save_reports(load_job(path), tmp_path)
 
     assert main(["refit", "judge", str(path)]) == 1
     out = capsys.readouterr().out
@@ -291,6 +295,45 @@ def test_a_job_without_reports_is_told(tmp_path, capsys):
     assert main(["refit", "judge", str(path)]) == 2
 
     assert "no rank gave a report" in capsys.readouterr().err
+
+
+LAUNCH = ["refit", "launch", "kimi_k2", "-s", "6", "--job"]
+
+
+def test_a_launch_removes_the_reports_of_an_earlier_one(tmp_path):
+    path = tmp_path / "job.json"
+    assert main([*LAUNCH, str(path)]) == 0
+    save_reports(load_job(path), tmp_path)
+
+    assert main([*LAUNCH, str(path)]) == 0
+
+    assert [left.name for left in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_reports_of_another_launch_are_not_judged(tmp_path, capsys):
+    path = tmp_path / "job.json"
+    assert main([*LAUNCH, str(path)]) == 0
+    earlier = load_job(path)
+    assert main([*LAUNCH, str(path)]) == 0
+    save_reports(earlier, tmp_path)
+
+    assert main(["refit", "judge", str(path), "--cluster", "gb200_nvl72_64"]) == 2
+
+    told = f"no rank gave a report of this launch; {earlier.world} of another launch"
+    assert told in capsys.readouterr().err
+
+
+def test_the_script_of_a_job_removes_the_reports_of_an_earlier_submission(
+    tmp_path, capsys
+):
+    folder = tmp_path / "my jobs"
+    folder.mkdir()
+    assert main([*LAUNCH, str(folder / "job.json"), "--how", "script"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+
+    assert lines[2] == f"rm -f '{folder}'/rank-*.json"
+    assert lines[3].startswith("srun ")
 
 
 def test_our_worker_needs_no_idle_ranks(tmp_path, capsys):

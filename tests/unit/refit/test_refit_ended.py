@@ -35,7 +35,8 @@ def save_good_reports(job, folder):
     folder.mkdir(parents=True)
     traffic = planned_traffic(job).elements * job.element_bytes
     for rank in range(job.world):
-        report = RankReport(rank, samples_s=[0.030] * job.iterations)
+        times = [0.030] * job.iterations
+        report = RankReport(rank, samples_s=times, launch=job.launch)
         report.sent = dict(enumerate(map(int, traffic[rank])))
         report.received = dict(enumerate(map(int, traffic[:, rank])))
         report.save(folder)
@@ -140,7 +141,7 @@ def test_a_rank_that_told_its_error_explains_the_code_of_all_jobs(
     for job in jobs:
         save_good_reports(job, tmp_path / "good" / Path(job.out_dir).name)
     broken = tmp_path / "good" / Path(jobs[1].out_dir).name
-    RankReport(0, error="no room").save(broken)
+    RankReport(0, error="no room", launch=jobs[1].launch).save(broken)
     probe = '[ "$1" = -c ] && exit 0'
     copied = f"cp -r {tmp_path}/good/. {tmp_path}/out"
     program(tmp_path / "bin/python", f"{probe}; {copied}; exit 1")
