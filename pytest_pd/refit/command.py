@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_pd.errors import SpecError
+from pytest_pd.errors import PdError, SpecError
 from pytest_pd.refit import files
 from pytest_pd.spec.locate import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_pd.refit.job import Job, Ran
     from pytest_pd.spec.refit import RefitScenario, RefitSpec
@@ -233,8 +235,7 @@ def _run(args: argparse.Namespace) -> int:
         opinions=tuple(args.opinion),
         mutant=args.mutant,
     )
-    with tempfile.TemporaryDirectory(prefix="pd-refit-") as scratch:
-        folder = args.out or Path(scratch)
+    with _folder(args.out) as (folder, keep):
         jobs = twin_jobs(spec, scenarios, args.scaled, folder, settings)
         (folder / "outcomes.json").unlink(missing_ok=True)
         if args.launch == "local":
@@ -244,8 +245,30 @@ def _run(args: argparse.Namespace) -> int:
             outcomes = [judged(*pair) for pair in zip(jobs, found, strict=True)]
         if args.out:
             save_outcomes(outcomes, folder / "outcomes.json")
-    sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))
-    return 0 if all(o.status == "verified" for o in outcomes) else 1
+        sys.stdout.write(outcome_table(outcomes) + "\n" + order_lines(outcomes))
+        if all(o.status == "verified" for o in outcomes):
+            return 0
+        keep()
+        sys.stdout.write(f"logs and reports: {folder}\n")
+        return 1
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Give a folder for jobs, and how to keep it if it is a passing one.
+
+    It stays too when an error says to look there.
+    """
+    with ExitStack() as stack:
+        folder = out or Path(tempfile.mkdtemp(prefix="pd-refit-"))
+        if not out:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            yield folder, stack.pop_all
+        except PdError as error:
+            if folder.resolve() in Path(error.where or "").parents:
+                stack.pop_all()
+            raise
 
 
 def _run_elsewhere(

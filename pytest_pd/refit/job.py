@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_pd.errors import PdError
 from pytest_pd.refit.shape import Grid, TensorKind
 
 JOB_FILE = "job.json"
@@ -61,10 +62,11 @@ class Job:
 
 
 def lay_out(job: Job) -> Path:
-    """Write the job's file into its folder, cleared of reports of an earlier run."""
+    """Write the job's file into its folder, cleared of what an earlier run left."""
     out = Path(job.out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "rendezvous").unlink(missing_ok=True)
+    for stale in (*out.glob("rank-*.log"), out / "rendezvous"):
+        stale.unlink(missing_ok=True)
     remove_reports(out)
     job.save(out / JOB_FILE)
     return out / JOB_FILE
@@ -158,6 +160,22 @@ class Ran:
 
     reports: Sequence[RankReport]
     ended: str = ""
+
+
+def left_by(found: Sequence[Ran | PdError]) -> list[Ran]:
+    """Return what jobs left; the error of one does not cost what others measured.
+
+    Raises:
+        PdError: the first error, if no job left anything.
+    """
+    errors = [one for one in found if isinstance(one, PdError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    return [_lost(one) if isinstance(one, PdError) else one for one in found]
+
+
+def _lost(error: PdError) -> Ran:
+    return Ran((), f"{error.fact} See {error.where}." if error.where else error.fact)
 
 
 def report_path(folder: Path, rank: int) -> Path:

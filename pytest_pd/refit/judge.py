@@ -94,7 +94,7 @@ def judge(
     remote = int(planned.remote_elements().sum()) * job.element_bytes
     local = planned.local * job.element_bytes
     bound = machine_bound_s(reports, remote, local) if bound_s is None else bound_s
-    failures = [*_failures(job, reports, planned), *filter(None, [ended])]
+    failures = [*filter(None, [ended]), *_failures(job, reports, planned)]
     times = _slowest([r.samples_s for r in reports])
     doubts = [] if failures else list(_doubts(job, reports, times, bound))
     return Outcome(

@@ -8,10 +8,19 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
-from pytest_pd.errors import EngineMissing, InvalidRun
-from pytest_pd.refit.job import Job, Ran, RankReport, lay_out, load_report, report_path
+from pytest_pd.errors import EngineMissing, InvalidRun, PdError
+from pytest_pd.refit.job import (
+    Job,
+    Ran,
+    RankReport,
+    lay_out,
+    left_by,
+    load_report,
+    report_path,
+)
 
 PYTHON_VARIABLE = "PD_REFIT_PYTHON"
 """Interpreter with torch and numpy, if it is not the one that runs pytest-pd."""
@@ -100,7 +109,7 @@ def run_local(
 
     Raises:
         EngineMissing: no torch.
-        InvalidRun: the time is up, or no rank of a job ever reported.
+        InvalidRun: no job was done in time, or no rank of any ever reported.
     """
     python = worker_python()
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,22 +118,45 @@ def run_local(
     with _nursery(argv, folder) as popen:
         try:
             code = popen.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise InvalidRun(
-                f"refit of {', '.join(job.name for job in jobs)} was not done after "
-                f"{timeout_s:g} s.",
-                hint="raise the time-out, or look for a rank that waits",
-                where=folder / "nursery.log",
-            ) from error
-    found = [reports_of(job) for job in jobs]
+        except subprocess.TimeoutExpired:
+            return left_by(_until_time_was_up(jobs, folder, timeout_s))
+    found = [_left(job) for job in jobs]
     told = f"the ranks' parent ended with {code}: see {folder / 'nursery.log'}."
     # One code for all jobs: a rank that failed and said so is the reason for it.
-    is_known = any(map(_has_failed, jobs, found))
-    return [Ran(some, told if code and not is_known else "") for some in found]
+    if code and not any(map(_has_failed, jobs, found)):
+        return [replace(ran, ended=told) for ran in left_by(found)]
+    return left_by(found)
 
 
-def _has_failed(job: Job, reports: Sequence[RankReport]) -> bool:
-    return len(reports) < job.world or any(report.error for report in reports)
+def _until_time_was_up(
+    jobs: Sequence[Job], folder: Path, timeout_s: float
+) -> list[Ran | PdError]:
+    # Jobs run in order, and each rank opens its log first: the last job with a
+    # log was still running.
+    started = [any(Path(job.out_dir).glob("rank-*.log")) for job in jobs]
+    done = max((n for n, has in enumerate(started) if has), default=0)
+    late = [
+        InvalidRun(
+            f"refit of {job.name} was not done after {timeout_s:g} s.",
+            hint="raise the time-out, or look for a rank that waits",
+            where=folder / "nursery.log",
+        )
+        for job in jobs[done:]
+    ]
+    return [*map(_left, jobs[:done]), *late]
+
+
+def _left(job: Job) -> Ran | PdError:
+    try:
+        return Ran(reports_of(job))
+    except InvalidRun as error:
+        return error
+
+
+def _has_failed(job: Job, ran: Ran | PdError) -> bool:
+    if isinstance(ran, PdError):
+        return True
+    return len(ran.reports) < job.world or any(r.error for r in ran.reports)
 
 
 def reports_of(job: Job) -> list[RankReport]:

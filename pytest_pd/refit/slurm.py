@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_pd.errors import BackendMissing, InvalidRun
+from pytest_pd.errors import BackendMissing, InvalidRun, PdError
 from pytest_pd.refit import launch
-from pytest_pd.refit.job import Job, Ran, lay_out
+from pytest_pd.refit.job import Job, Ran, lay_out, left_by
 from pytest_pd.refit.local import reports_of, worker_environment, worker_python
 
 
@@ -57,7 +57,7 @@ def run_slurm(
 
     Raises:
         BackendMissing: no srun here.
-        InvalidRun: no rank of a job reported.
+        InvalidRun: no rank of any job reported.
     """
     python = worker_python()
     home = worker_environment(folder)["PYTHONPATH"]
@@ -75,7 +75,7 @@ def run_slurm(
             )
             waiting.append(stack.enter_context(_running(argv, path.parent)))
         codes = [popen.wait() for popen in waiting]
-    return [_left(job, code) for job, code in zip(jobs, codes, strict=True)]
+    return left_by([_left(job, code) for job, code in zip(jobs, codes, strict=True)])
 
 
 @contextmanager
@@ -103,13 +103,13 @@ def _running(argv: Sequence[str], out: Path) -> Iterator[subprocess.Popen[bytes]
         popen.wait()
 
 
-def _left(job: Job, code: int) -> Ran:
+def _left(job: Job, code: int) -> Ran | PdError:
     told, log = f"srun ended with {code}", Path(job.out_dir) / "srun.log"
     try:
         return Ran(reports_of(job), f"{told}: see {log}." if code else "")
     except InvalidRun as error:
-        raise InvalidRun(
+        return InvalidRun(
             f"{error.fact} {told}.",
             hint="name partition and account with --slurm-flag",
             where=log,
-        ) from error
+        )

@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pytest_pd.errors import InvalidRun, SpecError
+from pytest_pd.errors import InvalidRun, PdError, ProvisionError, SpecError
 from pytest_pd.provision.ssh_command import remote_command
 from pytest_pd.refit import launch
-from pytest_pd.refit.job import JOB_FILE, Job, Ran, lay_out
+from pytest_pd.refit.job import JOB_FILE, Job, Ran, lay_out, left_by
 from pytest_pd.refit.local import PYTHON_VARIABLE, reports_of, worker_environment
 from pytest_pd.spec.site_ssh import SshHost, SshSite
 
@@ -74,19 +74,21 @@ def run_ssh(
 
     Raises:
         SpecError: too few hosts.
-        ProvisionError: a host does not let us in.
-        InfrastructureLost: a host went away.
-        InvalidRun: no rank of a job reported.
+        ProvisionError: no job was done: a host does not let us in, or went away.
+        InvalidRun: no rank of any job reported.
     """
-    found = []
-    for job in jobs:
-        hosts = hosts_for(job, site.hosts, per_node)
+    found: list[Ran | PdError] = []
+    needed = [hosts_for(job, site.hosts, per_node) for job in jobs]
+    for job, hosts in zip(jobs, needed, strict=True):
         started = partial(_run_on_host, job, hosts, folder, site, per_node, silent_s)
         lay_out(replace(job, rendezvous="env://"))
-        with ThreadPoolExecutor(len(hosts)) as pool:
-            codes = list(pool.map(started, range(len(hosts))))
-        found.append(_left(job, codes))
-    return found
+        try:
+            with ThreadPoolExecutor(len(hosts)) as pool:
+                codes = list(pool.map(started, range(len(hosts))))
+            found.append(_left(job, codes))
+        except (ProvisionError, InvalidRun) as error:
+            found.append(error)
+    return left_by(found)
 
 
 def job_path(job: Job) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -153,7 +154,8 @@ def test_reports_are_kept_where_asked(tmp_path, capsys):
     assert (out / "0-scenario-1" / "rank-5.json").exists()
 
 
-def test_a_mutant_makes_the_command_fail(capsys):
+def test_a_mutant_makes_the_command_fail(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     words = ["refit", "run", "kimi_k2", "-s", "2", "--scaled", "tiny"]
 
     assert main([*words, "--iterations", "2", "--mutant", "noop"]) == 1

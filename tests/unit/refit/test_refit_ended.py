@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pytest_pd.cli import main
-from pytest_pd.errors import InvalidRun
+from pytest_pd.errors import InfrastructureLost, InvalidRun
 from pytest_pd.refit import local, slurm, ssh
 from pytest_pd.refit.files import pick, read_refit
 from pytest_pd.refit.job import RankReport, lay_out
@@ -151,3 +153,87 @@ def test_a_rank_that_told_its_error_explains_the_code_of_all_jobs(
 
     assert [o.status for o in outcomes] == ["verified", "failed"]
     assert outcomes[1].problems == ("rank 0: no room",)
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """Give two jobs, and a Python whose ranks report for the first and then sleep."""
+    jobs = twin_jobs(KIMI, pick(KIMI, [3, 6]), "tiny", tmp_path / "out", Settings())
+    save_good_reports(jobs[0], tmp_path / "good")
+    first, second = (job.out_dir for job in jobs)
+    told = f"cp {tmp_path}/good/* {first}; touch {first}/rank-0.log"
+    probe = '[ "$1" = -c ] && exit 0'
+    late = f"touch {second}/rank-0.log; exec sleep 60"
+    program(tmp_path / "bin/python", f"{probe}; {told}; {late}")
+    monkeypatch.setenv(local.PYTHON_VARIABLE, str(tmp_path / "bin/python"))
+    return jobs
+
+
+def test_a_refit_that_is_late_does_not_cost_the_one_before_it(pair, tmp_path):
+    outcomes = run_jobs(pair, tmp_path / "out", timeout_s=1)
+
+    assert [o.status for o in outcomes] == ["verified", "failed"]
+    assert "was not done after 1 s" in outcomes[1].problems[0]
+
+
+def test_reports_of_a_refit_that_did_not_end_in_time_are_no_success(pair, tmp_path):
+    with pytest.raises(InvalidRun, match="was not done after 1 s"):
+        run_jobs(pair[:1], tmp_path / "out", timeout_s=1)
+
+
+def test_a_lost_host_does_not_cost_the_refits_that_were_done(
+    tmp_path, job, monkeypatch
+):
+    save_good_reports(job, tmp_path / "good")
+    (lost,) = twin_jobs(KIMI, pick(KIMI, [3]), "tiny", tmp_path / "lost", Settings())
+    command = Worker(tmp_path, job, monkeypatch)
+    command.code = 0
+
+    def remote(site, host, words, log):
+        if log.is_relative_to(tmp_path / "lost"):
+            raise InfrastructureLost("host 'a' went away.", where=log)
+        return command._remote()
+
+    monkeypatch.setattr(ssh, "remote_command", remote)
+    site = SshSite.model_validate({"hosts": [{"host": "a"}]})
+
+    found = ssh.run_ssh([job, lost], tmp_path, site)
+
+    assert [len(ran.reports) for ran in found] == [job.world, 0]
+    assert "went away" in found[1].ended
+
+
+def test_a_srun_that_failed_does_not_cost_the_other_refits(tmp_path, job, monkeypatch):
+    save_good_reports(job, tmp_path / "good")
+    (lost,) = twin_jobs(KIMI, pick(KIMI, [3]), "tiny", tmp_path / "lost", Settings())
+    Worker(tmp_path, job, monkeypatch)
+    own = f"[ $PWD = {job.out_dir} ] || exit 7"
+    program(tmp_path / "bin/srun", f"{own}; cp {tmp_path}/good/* .")
+    program(tmp_path / "bin/python", "exit 0")
+
+    found = slurm.run_slurm([job, lost], tmp_path)
+
+    assert [len(ran.reports) for ran in found] == [job.world, 0]
+    assert "srun ended with 7" in found[1].ended
+
+
+def test_the_log_that_a_message_names_is_still_there(tmp_path, monkeypatch, capsys):
+    probe = '[ "$1" = -c ] && exit 0'
+    program(tmp_path / "bin/python", f"{probe}; echo no room; exit 3")
+    monkeypatch.setenv(local.PYTHON_VARIABLE, str(tmp_path / "bin/python"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    assert main(["refit", "run", "kimi_k2", "-s", "3", "--scaled", "tiny"]) == 2
+
+    (named,) = re.findall(r"see: (.*)", capsys.readouterr().err)
+    assert Path(named).read_text() == "no room\n"
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    assert (
+        main(["refit", "run", "kimi_k2", "--scaled", "tiny", "--opinion", "dpc"]) == 2
+    )
+
+    assert not list(tmp_path.glob("pd-refit-*"))
