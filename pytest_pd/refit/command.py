@@ -96,7 +96,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slurm-flag", action="append", default=[], metavar="FLAG", help="for srun"
     )
-    parser.add_argument("--timeout-s", type=float, default=600.0, help="for all runs")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=600.0,
+        help="for all runs, Slurm's queue included; ssh: how long a host may be silent",
+    )
 
 
 def _scenario_options(parser: argparse.ArgumentParser) -> None:
@@ -278,15 +283,20 @@ def _run_elsewhere(
         raise SpecError(
             f"{args.launch} needs a folder that its nodes share.", hint="add --out DIR"
         )
+    per_node, timeout_s = args.per_node, args.timeout_s
+    if per_node < 1:
+        raise SpecError(f"--per-node {per_node} places no rank.", hint="give 1 or more")
     if args.launch == "slurm":
         from pytest_pd.refit.slurm import run_slurm
 
         flags = args.slurm_flag
-        return run_slurm(jobs, folder, per_node=args.per_node, extra=flags)
+        return run_slurm(
+            jobs, folder, per_node=per_node, timeout_s=timeout_s, extra=flags
+        )
     from pytest_pd.refit.ssh import run_ssh
 
     site = _ssh_site(args.cluster)
-    return run_ssh(jobs, folder, site, per_node=args.per_node, silent_s=args.timeout_s)
+    return run_ssh(jobs, folder, site, per_node=per_node, silent_s=timeout_s)
 
 
 def _ssh_site(name: str | None) -> SshSite:

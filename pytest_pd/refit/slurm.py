@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from pytest_pd.errors import BackendMissing, InvalidRun, PdError
@@ -44,7 +46,7 @@ def run_slurm(
     folder: Path,
     *,
     per_node: int = 8,
-    time_min: int = 10,
+    timeout_s: float = 600.0,
     extra: Sequence[str] = (),
 ) -> list[Ran]:
     """Submit jobs, wait for all of them, and return what they left, in order.
@@ -52,12 +54,12 @@ def run_slurm(
     Args:
         folder: On a file system that the nodes share.
         per_node: Ranks per node.
-        time_min: Slurm's limit per job, in minutes.
+        timeout_s: For all jobs together, time in the queue included.
         extra: More flags for srun, such as the partition.
 
     Raises:
         BackendMissing: no srun here.
-        InvalidRun: no rank of any job reported.
+        InvalidRun: no rank of any job reported in time.
     """
     python = worker_python()
     home = worker_environment(folder)["PYTHONPATH"]
@@ -70,12 +72,22 @@ def run_slurm(
                 launch.nursery_argv(path, per_node, python=python),
                 import_path=home,
                 per_node=per_node,
-                time_min=time_min,
+                time_min=max(1, ceil(timeout_s / 60)),
                 extra=extra,
             )
             waiting.append(stack.enter_context(_running(argv, path.parent)))
-        codes = [popen.wait() for popen in waiting]
-    return left_by([_left(job, code) for job, code in zip(jobs, codes, strict=True)])
+        until = time.monotonic() + timeout_s
+        codes = [_code(popen, until) for popen in waiting]
+    pairs = zip(jobs, codes, strict=True)
+    return left_by([_left(job, code, timeout_s) for job, code in pairs])
+
+
+def _code(popen: subprocess.Popen[bytes], until: float) -> int | None:
+    """Return how it ended; None if it did not before `until`."""
+    try:
+        return popen.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
 
 
 @contextmanager
@@ -103,8 +115,14 @@ def _running(argv: Sequence[str], out: Path) -> Iterator[subprocess.Popen[bytes]
         popen.wait()
 
 
-def _left(job: Job, code: int) -> Ran | PdError:
+def _left(job: Job, code: int | None, timeout_s: float) -> Ran | PdError:
     told, log = f"srun ended with {code}", Path(job.out_dir) / "srun.log"
+    if code is None:
+        return InvalidRun(
+            f"refit of {job.name} was not done after {timeout_s:g} s.",
+            hint="raise --timeout-s: time in the queue counts",
+            where=log,
+        )
     try:
         return Ran(reports_of(job), f"{told}: see {log}." if code else "")
     except InvalidRun as error:

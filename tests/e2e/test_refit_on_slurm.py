@@ -34,7 +34,7 @@ def site(tmp_path_factory):
 def test_all_seven_twins_are_bit_exact_as_slurm_jobs(tmp_path, site):
     jobs = twin_jobs(KIMI, pick(KIMI, []), "tiny", tmp_path, QUICK)
 
-    found = run_slurm(jobs, tmp_path, per_node=4, time_min=5)
+    found = run_slurm(jobs, tmp_path, per_node=4, timeout_s=300)
 
     outcomes = [judged(*pair) for pair in zip(jobs, found, strict=True)]
     told = {o.name: (o.status, o.problems[:3]) for o in outcomes}

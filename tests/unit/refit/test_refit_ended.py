@@ -217,6 +217,39 @@ def test_a_srun_that_failed_does_not_cost_the_other_refits(tmp_path, job, monkey
     assert "srun ended with 7" in found[1].ended
 
 
+def test_a_slurm_job_that_is_late_is_ended_and_told(tmp_path, job, monkeypatch):
+    Worker(tmp_path, job, monkeypatch)
+    program(tmp_path / "bin/srun", 'echo "$@"; exec sleep 60')
+    program(tmp_path / "bin/python", "exit 0")
+
+    with pytest.raises(InvalidRun, match=r"was not done after 0.5 s") as caught:
+        slurm.run_slurm([job], tmp_path, timeout_s=0.5)
+
+    assert "--time=1 " in caught.value.where.read_text()
+
+
+def test_the_time_out_of_the_command_line_is_for_slurm_too(
+    tmp_path, job, monkeypatch, capsys
+):
+    Worker(tmp_path, job, monkeypatch)
+    program(tmp_path / "bin/srun", "exec sleep 20")
+    program(tmp_path / "bin/python", "exit 0")
+    words = f"refit run kimi_k2 -s 3 --scaled tiny --launch slurm --out {tmp_path}"
+
+    assert main([*words.split(), "--timeout-s", "0.5"]) == 2
+
+    assert "was not done after 0.5 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("launch", ["slurm", "ssh"])
+def test_no_ranks_per_node_are_refused(launch, tmp_path, capsys):
+    words = f"refit run kimi_k2 -s 3 --scaled tiny --launch {launch} --per-node 0"
+
+    assert main([*words.split(), "--out", str(tmp_path)]) == 2
+
+    assert "--per-node 0 places no rank" in capsys.readouterr().err
+
+
 def test_the_log_that_a_message_names_is_still_there(tmp_path, monkeypatch, capsys):
     probe = '[ "$1" = -c ] && exit 0'
     program(tmp_path / "bin/python", f"{probe}; echo no room; exit 3")
