@@ -13,12 +13,11 @@ from pytest_pd.refit.files import twin
 from pytest_pd.refit.job import Job, Ran
 from pytest_pd.refit.judge import Outcome, judge
 from pytest_pd.refit.local import run_local
+from pytest_pd.refit.names import check_names
 from pytest_pd.refit.plan import chooser
 from pytest_pd.refit.tensors import grids, tensor_kinds
 from pytest_pd.refit.traffic import Traffic, make_traffic
 from pytest_pd.spec.refit import DTYPE_BYTES, ModelShape, RefitScenario, RefitSpec
-
-OPINIONS = ("round_trip", "dcp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def make_job(
     """Return the job that runs `scenario`; reports go to `folder`.
 
     Raises:
-        SpecError: a dtype that cannot be moved, or an unknown second opinion.
+        SpecError: a dtype that cannot be moved, an unknown name, too few refits.
     """
     size = DTYPE_BYTES[scenario.dtype]
     if size not in (1.0, 2.0, 4.0):
@@ -55,9 +54,13 @@ def make_job(
             f"scenario {scenario.id}: {scenario.dtype} can be planned, not run.",
             hint="bf16, fp16, fp8 or fp32",
         )
-    for opinion in settings.opinions:
-        if opinion not in OPINIONS:
-            raise SpecError.unknown("second opinion", opinion, OPINIONS)
+    check_names(
+        engine=settings.engine,
+        planner=settings.planner,
+        mutant=settings.mutant,
+        opinions=settings.opinions,
+    )
+    warmup, iterations = _counts(scenario, settings)
     source, target = grids(scenario, model)
     choice = "megatron" if settings.planner == "megatron" else settings.choice
     return Job(
@@ -72,8 +75,8 @@ def make_job(
         choice=choice,
         domain_ranks=scenario.gpus_per_node,
         element_bytes=int(size),
-        warmup=scenario.warmup if settings.warmup is None else settings.warmup,
-        iterations=settings.iterations or scenario.iterations,
+        warmup=warmup,
+        iterations=iterations,
         timeout_s=settings.timeout_s,
         plain=settings.plain,
         opinions=settings.opinions,
@@ -81,6 +84,15 @@ def make_job(
         device=settings.device,
         launch=uuid4().hex,
     )
+
+
+def _counts(scenario: RefitScenario, settings: Settings) -> tuple[int, int]:
+    asked = {"warmup": settings.warmup, "iterations": settings.iterations}
+    for (name, count), least in zip(asked.items(), (0, 1), strict=True):
+        if count is not None and count < least:
+            raise SpecError(f"{name} is {count}.", hint=f"give {least} or more")
+    warmup = scenario.warmup if settings.warmup is None else settings.warmup
+    return warmup, settings.iterations or scenario.iterations
 
 
 def twin_jobs(

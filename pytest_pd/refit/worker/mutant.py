@@ -152,4 +152,4 @@ MUTANTS: dict[str, Callable[[Job, int, Parts], None]] = {
     "stale_tensor": _stale,
     "stride_one": _stride_one,
 }
-"""Name to what puts the fault into a rank's parts."""
+"""Name, as in `pytest_pd.refit.names`, to what puts the fault into a rank's parts."""

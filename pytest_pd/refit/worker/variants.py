@@ -10,23 +10,10 @@ from typing import cast
 
 from pytest_pd.refit import choice
 from pytest_pd.refit.job import Job
+from pytest_pd.refit.names import ENGINES, PLANNERS
 from pytest_pd.refit.transfer import Planner, Transfer
 from pytest_pd.refit.worker.engine import Engine
 from pytest_pd.refit.worker.probe import Clock
-
-ENGINES = {
-    "gloo": "pytest_pd.refit.worker.engine:P2PEngine",
-    "torch": "pytest_pd.refit.worker.copy_service:torch_service",
-    "nccl": "pytest_pd.refit.worker.copy_service:nccl",
-    "nvshmem": "pytest_pd.refit.worker.copy_service:nvshmem",
-    "nixl": "pytest_pd.refit.worker.copy_service:nixl",
-}
-"""Name to ``module:attribute`` of a factory without arguments."""
-
-PLANNERS = {
-    "own": "pytest_pd.refit.worker.variants:own_transfers",
-    "megatron": "pytest_pd.refit.worker.megatron:transfers",
-}
 
 Lister = Callable[[int], Iterable[Transfer]]
 

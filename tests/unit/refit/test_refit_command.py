@@ -1,13 +1,15 @@
 """What a person types and reads: tables, pictures, launch lines, parsed benchmarks."""
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pytest_pd.cli import main
 from pytest_pd.errors import MeasurementError, SpecError
-from pytest_pd.refit import external, launch
+from pytest_pd.refit import external, launch, names
 from pytest_pd.refit.files import pick, read_refit, read_refit_cluster
 from pytest_pd.refit.job import Job, RankReport, load_job
 from pytest_pd.refit.picture import matrix_gb, svg
@@ -90,6 +92,12 @@ def test_plan_of_the_way_back(capsys):
         (["run", "kimi_k2"], "add --scaled TWIN"),
         (["run", "kimi_k2", "--scaled", "huge"], "'huge'"),
         (["run", "kimi_k2", "--scaled", "tiny", "--opinion", "dpc"], "'dpc'"),
+        (["run", "kimi_k2", "--scaled", "tiny", "--mutant", "nop"], "'noop'"),
+        (["run", "kimi_k2", "--scaled", "tiny", "--planner", "owm"], "'own'"),
+        (["run", "kimi_k2", "--scaled", "tiny", "--engine", "glo"], "'gloo'"),
+        (["run", "kimi_k2", "--scaled", "tiny", "--iterations", "0"], "1 or more"),
+        (["run", "kimi_k2", "--scaled", "tiny", "--warmup", "-1"], "0 or more"),
+        (["launch", "kimi_k2", "-s", "1", "--job", "{file}", "--engine", "ncl"], "ncl"),
         (["parse", "kimi_k2", "{file}"], "add -s N"),
         (["launch", "kimi_k2", "-s", "1", "--how", "ssh"], "add --job FILE"),
         (["launch", "kimi_k2", "--job", "{file}"], "one job is of one scenario"),
@@ -401,6 +409,19 @@ def test_a_dtype_that_cannot_be_moved_is_refused(tmp_path):
 
     with pytest.raises(SpecError, match="can be planned, not run"):
         make_job("x", KIMI.model, scenario, tmp_path)
+
+
+def test_an_engine_of_the_users_own_is_taken_as_it_is(tmp_path):
+    assert kimi_job(tmp_path, engine="my.module:engine").engine == "my.module:engine"
+
+
+def test_every_mutant_that_may_be_named_is_made_by_the_worker():
+    root = Path(names.__file__).parent
+    (made,) = re.findall(
+        r"MUTANTS.*= (\{[^}]*\})", (root / "worker/mutant.py").read_text()
+    )
+
+    assert tuple(re.findall(r'"(\w+)":', made)) == names.MUTANTS
 
 
 def test_a_job_with_megatrons_planner_expects_megatrons_traffic(tmp_path):
