@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 from pytest_pd.errors import EngineMissing, InvalidRun, PdError
 from pytest_pd.refit.job import (
@@ -66,8 +67,11 @@ def worker_environment(folder: Path) -> dict[str, str]:
     home = folder / "import"
     home.mkdir(parents=True, exist_ok=True)
     link = home / package.name
-    with suppress(FileExistsError):
-        link.symlink_to(package, target_is_directory=True)
+    if link.resolve() != package:
+        # In one step: threads of other hosts may do it at the same time.
+        fresh = home / uuid4().hex
+        fresh.symlink_to(package, target_is_directory=True)
+        fresh.replace(link)
     return {
         **os.environ,
         "PYTHONPATH": str(home),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import pytest_pd
 from pytest_pd.cli import main
 from pytest_pd.errors import InfrastructureLost, InvalidRun
 from pytest_pd.refit import local, slurm, ssh
@@ -248,6 +249,21 @@ def test_no_ranks_per_node_are_refused(launch, tmp_path, capsys):
     assert main([*words.split(), "--out", str(tmp_path)]) == 2
 
     assert "--per-node 0 places no rank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("earlier", ["nowhere", "elsewhere"])
+def test_workers_import_this_package_and_not_that_of_an_earlier_run(tmp_path, earlier):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "import").mkdir()
+    link = tmp_path / "import" / "pytest_pd"
+    link.symlink_to(tmp_path / earlier)
+
+    for _ in range(2):
+        home = local.worker_environment(tmp_path)["PYTHONPATH"]
+
+    assert [path.resolve() for path in Path(home).iterdir()] == [
+        Path(pytest_pd.__file__).resolve().parent
+    ]
 
 
 def test_the_log_that_a_message_names_is_still_there(tmp_path, monkeypatch, capsys):
