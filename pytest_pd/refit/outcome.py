@@ -117,3 +117,11 @@ def measurement(outcome: Outcome) -> Measurement:
         "opinions": dict(outcome.opinions),
     }
     return Measurement("refit", outcome.refit_s, extra=extra)
+
+
+def measurements(outcome: Outcome) -> list[Measurement]:
+    """Return all that was timed, believed or not: the refit, and a plain exchange."""
+    made = [measurement(outcome)] if outcome.refit_s else []
+    if outcome.plain_s:
+        made.append(Measurement("plain_exchange", outcome.plain_s))
+    return made

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_pd.refit.files import read_refit_cluster
-from pytest_pd.refit.outcome import measurement
+from pytest_pd.refit.outcome import measurements
 from pytest_pd.refit.plan import make_plan
 
 pytestmark = pytest.mark.refit
@@ -24,9 +24,10 @@ def test_plan_gives_every_rank_what_it_needs_once(scenario, refit_spec):
 
 def test_twin_is_bit_exact(scenario, move, believed, record):
     """The scaled scenario, over gloo; slowest rank of each refit is recorded."""
-    outcome = believed(move(scenario, "tiny"))
+    outcome = move(scenario, "tiny")
 
-    record([measurement(outcome)])
+    record(measurements(outcome))
+    believed(outcome)
 
 
 @pytest.mark.pd_level("standard")
@@ -40,7 +41,7 @@ def test_second_opinions_agree(scenario, move, believed):
 @pytest.mark.pd_level("full")
 def test_mid_size_twin_beside_a_plain_exchange(scenario, move, believed, record):
     """About 200 MB, in turn with a plain exchange of the same bytes."""
-    outcome = believed(move(scenario, "mid", plain=True))
+    outcome = move(scenario, "mid", plain=True)
 
-    made = measurement(outcome)
-    record([made, made.__class__("plain_exchange", outcome.plain_s)])
+    record(measurements(outcome))
+    believed(outcome)

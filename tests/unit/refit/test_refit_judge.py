@@ -13,6 +13,7 @@ from pytest_pd.refit.judge import drift_ns, judge, machine_bound_s
 from pytest_pd.refit.outcome import (
     findings,
     measurement,
+    measurements,
     order_lines,
     outcome_table,
     save_outcomes,
@@ -257,6 +258,23 @@ def test_a_measurement_carries_the_verdict():
     assert median(made.samples) == outcome.median_s
     assert made.extra["status"] == "verified"
     assert made.extra["remote_bytes"] == BYTES
+
+
+def test_what_was_timed_is_measured_though_it_cannot_be_believed():
+    made = reports()
+    for report in made:
+        report.plain_s = [0.005, 0.006]
+    outcome = judge(job(), made, planned(), bound_s=1.0)
+    assert outcome.status == "invalid"
+
+    refit, plain = measurements(outcome)
+
+    assert (refit.samples, refit.extra["status"]) == (outcome.refit_s, "invalid")
+    assert (plain.metric, plain.samples) == ("plain_exchange", (0.005, 0.006))
+
+
+def test_a_refit_without_times_has_no_measurement():
+    assert measurements(judge(job(), [], planned(), bound_s=1.0)) == []
 
 
 def test_outcomes_are_written_as_json(tmp_path):
