@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from typing import IO, Any
 from pytest_pd.errors import EngineMissing, InvalidRun
 from pytest_pd.evals import data
 from pytest_pd.evals.sample import Sample, read_samples
+from pytest_pd.group import end_group
 from pytest_pd.installer.paths import find_program
 from pytest_pd.report.redact import redact, secrets_in
 from pytest_pd.secret import is_secret
@@ -267,17 +267,9 @@ def _started(argv: Sequence[str], job: Job) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_GRACE_S)
-    if process.stdout is not None:
-        process.stdout.close()
+        end_group(process, grace_s=STOP_GRACE_S)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _follow(process: subprocess.Popen[str], end_s: float, on_tick: Tick) -> int | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 from pytest_pd.errors import EngineMissing, InvalidRun, PdError
+from pytest_pd.group import end_group
 from pytest_pd.refit.job import (
     Job,
     Ran,
@@ -97,9 +97,7 @@ def _nursery(argv: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[byt
         yield popen
     finally:
         # Ranks are in the nursery's session: one signal ends all of them.
-        with suppress(ProcessLookupError):
-            os.killpg(popen.pid, signal.SIGKILL)
-        popen.wait()
+        end_group(popen)
 
 
 def run_local(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 SUITE = """
 import os
 from pathlib import Path
@@ -72,29 +74,20 @@ def test_report_lies_beside_them(project):
     assert "1 failed, 1 invalid" in (page.parent / "summary.md").read_text()
 
 
-def test_what_cannot_be_kept_is_told_and_never_green(project):
+@pytest.mark.parametrize(
+    ("taken", "told"),
+    [("results.jsonl", "*Is a directory*"), ("verdict.json.part", "verdict.json *")],
+)
+def test_what_cannot_be_kept_is_told_and_never_green(project, taken, told):
     project.suite(
         "from pathlib import Path\n"
-        "def test_good(deployment): Path('run/results.jsonl').mkdir()\n"
+        f"def test_good(deployment): Path('run/{taken}').mkdir()\n"
     )
 
     result = project.run("--pd-run-dir", "run")
 
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["pd: results cannot be kept: *Is a directory*"])
-    assert "INTERNALERROR" not in result.stdout.str()
-
-
-def test_a_verdict_that_cannot_be_kept_is_told_and_never_green(project):
-    project.suite(
-        "from pathlib import Path\n"
-        "def test_good(deployment): Path('run/verdict.json.part').mkdir()\n"
-    )
-
-    result = project.run("--pd-run-dir", "run")
-
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["pd: results cannot be kept: verdict.json *"])
+    result.stdout.fnmatch_lines([f"pd: results cannot be kept: {told}"])
     assert "INTERNALERROR" not in result.stdout.str()
 
 

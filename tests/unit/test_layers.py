@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 
-FOUNDATION = {"errors", "registry", "secret"}
+FOUNDATION = {"errors", "registry", "secret", "group"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
     "secret": set(),
+    "group": set(),
     "spec": FOUNDATION,
     "plan": FOUNDATION | {"spec"},
     "engines": FOUNDATION | {"spec", "plan"},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pd.errors import EngineMissing, MeasurementError, SpecError
+from pytest_pd.group import end_group
 from pytest_pd.load.external import aiperf, guidellm, vllm_bench
 from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
 from pytest_pd.load.point import LoadPoint
@@ -206,8 +205,4 @@ def _started(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes
     try:
         yield process
     finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_GRACE_S)
+        end_group(process, grace_s=STOP_GRACE_S)
