@@ -128,6 +128,7 @@ def paired_gate(
         effect=sum(one - other for one, other in pairs) / n,
         interval=difference(lost, n, gained, n),
         detectable=detectable_pairs(n, right, min(lost, gained), limits),
+        most=sum(baseline) / n,
         samples=n,
     )
 
@@ -169,6 +170,7 @@ def reference_gate(
         effect=reference - right / samples,
         interval=(reference - high, reference - low),
         detectable=detectable_drop(samples, reference, limits),
+        most=reference,
         samples=samples,
     )
 
@@ -188,6 +190,7 @@ def accepted_gate(
         effect=was_right / of_samples - right / samples,
         interval=difference(wrong, samples, was_wrong, of_samples),
         detectable=_detectable_fisher(samples, was_wrong, of_samples, limits),
+        most=was_right / of_samples,
         samples=samples,
     )
 
@@ -226,6 +229,7 @@ def drift_gate(right: Sequence[float], limits: Limits = USUAL) -> Verdict:
         effect=(wrong_last - wrong_first) / third,
         interval=difference(wrong_last, third, wrong_first, third),
         detectable=_detectable_fisher(third, wrong_first, third, limits),
+        most=(third - wrong_first) / third,
         samples=len(right),
     )
 
@@ -254,8 +258,11 @@ def _verdict(
     effect: float,
     interval: tuple[float, float],
     detectable: float,
+    most: float,
     samples: int,
 ) -> Verdict:
+    """Return the answer; `most` is the drop if every right answer were lost."""
+    detectable = max(detectable, limits.tolerance if limits.tolerance < most else 1.0)
     if p_value < limits.alpha and effect > limits.tolerance:
         outcome = Outcome.FAILED
     elif detectable <= max(limits.largest_drop, limits.tolerance):

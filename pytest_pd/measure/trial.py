@@ -28,22 +28,35 @@ def measure_point(
 
     A run that does not hold is done once more, with a fresh calibration and prompts
     of its own: a neighbour's burst of load passes, a host that is too slow does not.
-    A run without a success is not repeated: that is the server's answer.
+    A run without a success is not repeated: that is the server's answer. Where the
+    repeat breaks, the run before it is the result, and one of its reasons says so.
 
     Args:
         calibrate: None leaves the calibration out, for a step of a search.
+
+    Raises:
+        PdError, OSError: the first run broke.
     """
-    attempt = 0
-    while True:
-        attempt += 1
-        result = run(make_prompts())
-        if not result.counts().get("ok"):
-            return result
+    result, attempt = run(make_prompts()), 1
+    while result.counts().get("ok"):
         if calibrate is not None:
             result = _with_calibration(result, calibrate, attempt == 1, error_share)
         if result.is_valid or attempt == max_attempts:
             instrument = replace(result.instrument, attempts=attempt)
             return replace(result, instrument=instrument)
+        try:
+            result = run(make_prompts())
+        except (PdError, OSError) as error:
+            return _but(result, "no repeat of it could be measured", error)
+        attempt += 1
+    return result
+
+
+def _but(result: LoadResult, what: str, error: PdError | OSError) -> LoadResult:
+    """Return `result` with one reason more, in the words of `error`."""
+    fact = error.fact if isinstance(error, PdError) else f"{error}."
+    reason = f"{what}: {fact.removesuffix('.')}"
+    return replace(result, reasons=(*result.reasons, reason))
 
 
 def _with_calibration(
@@ -53,7 +66,5 @@ def _with_calibration(
     try:
         calibration = calibrate(Rhythm.of(result), may_be_old)
     except (PdError, OSError) as error:
-        fact = error.fact if isinstance(error, PdError) else f"{error}."
-        reason = f"the instrument could not be calibrated: {fact.removesuffix('.')}"
-        return replace(result, reasons=(*result.reasons, reason))
+        return _but(result, "the instrument could not be calibrated", error)
     return calibrated(result, calibration, error_share=error_share)

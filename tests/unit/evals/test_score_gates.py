@@ -141,6 +141,28 @@ def test_a_tolerated_drop_is_no_alarm():
     assert verdict.outcome is Outcome.PASSED
 
 
+@pytest.mark.parametrize(
+    "judged",
+    [
+        lambda limits: paired_gate(answers(200, range(150)), answers(200), limits),
+        lambda limits: reference_gate(50, 200, 0.25, limits),
+        lambda limits: accepted_gate(50, 200, 50, 200, limits),
+        lambda limits: drift_gate([i % 4 == 0 for i in range(300)], limits),
+    ],
+    ids=["paired", "reference", "accepted", "drift"],
+)
+def test_tolerance_above_all_that_can_be_lost_cannot_tell(judged):
+    """A quarter is right: no loss is larger than that, so none is an alarm."""
+    assert judged(Limits(tolerance=0.3)).outcome is Outcome.CANNOT_TELL
+    assert judged(Limits(tolerance=0.2)).outcome is Outcome.PASSED
+
+
+def test_smallest_drop_that_is_seen_is_not_below_the_tolerance():
+    verdict = paired_gate(answers(200), answers(200), Limits(tolerance=0.2))
+
+    assert verdict.detectable == 0.2
+
+
 def test_few_pairs_cannot_tell():
     assert paired_gate(answers(5), answers(5)).outcome is Outcome.CANNOT_TELL
 

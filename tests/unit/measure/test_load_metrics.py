@@ -524,6 +524,34 @@ def test_run_that_cannot_be_calibrated_keeps_its_figures(error):
     assert "truth is out" in reason or "disk full" in reason
 
 
+@pytest.mark.parametrize(
+    "error", [MeasurementError("The server is gone."), OSError(28, "disk full")]
+)
+def test_run_whose_repeat_breaks_keeps_its_figures(error):
+    runs = []
+
+    def run(prompts):
+        runs.append(prompts)
+        if len(runs) > 1:
+            raise error
+        return result_of(request())
+
+    result = measure_point(run, list, lambda *_: calibration_of(0.2))
+
+    assert len(runs) == 2
+    assert result.counts() == {"ok": 1}
+    (reason,) = [r for r in result.reasons if "no repeat of it could be" in r]
+    assert "server is gone" in reason or "disk full" in reason
+
+
+def test_first_run_that_breaks_is_told():
+    def run(prompts):
+        raise MeasurementError("The server is gone.")
+
+    with pytest.raises(MeasurementError, match="server is gone"):
+        measure_point(run, list, None)
+
+
 def test_step_of_a_search_that_does_not_hold_is_done_once_more():
     """A client that was late says nothing about the server."""
     answers = [result_of(request(), concurrency=2), result_of(request())]
