@@ -8,8 +8,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pytest_pd.secret import is_secret
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+MOST = 2**53
+"""Readers of JSON keep larger whole numbers inexactly."""
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Replicas = Annotated[int, Field(ge=1, le=10_000)]
+"""Of one pool: a plan lists each, so a slip of the key must not ask for 10**12."""
+Nodes = Annotated[int, Field(ge=1, le=20_000)]
+NodeGpus = Annotated[int, Field(ge=0, le=256)]
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

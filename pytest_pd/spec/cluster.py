@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Count, Env, Model, Name, Positive, Seconds
+from pytest_pd.spec.base import Env, Model, Name, NodeGpus, Nodes, Seconds
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 from pytest_pd.spec.site_slurm import SlurmSite
 from pytest_pd.spec.site_ssh import FabricSite, SshSite
@@ -34,8 +34,8 @@ class ClusterSpec(Model):
     name: Name
     backend: Literal["local", "ssh", "slurm", "kubernetes"] = "local"
     hardware: str = "cpu"
-    nodes: Positive = 1
-    gpus_per_node: Count = 0
+    nodes: Nodes = 1
+    gpus_per_node: NodeGpus = 0
     lease_ttl_s: Seconds = Field(
         default_factory=lambda data: 5.0 if data.get("backend") == "local" else 120.0
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Count, Model, Name, Positive, Seconds
+from pytest_pd.spec.base import Count, Model, Name, NodeGpus, Positive, Seconds
 from pytest_pd.spec.evals import GateKind
 
 
@@ -91,7 +91,7 @@ class PlacementSpec(Model):
 
     pack: bool = True
     roles_share_nodes: Literal["off", "auto", "preferred", "required"] = "auto"
-    gpus_per_node: Positive | None = None
+    gpus_per_node: Annotated[NodeGpus, Field(ge=1)] | None = None
     same_nvlink_domain: bool = False
 
 

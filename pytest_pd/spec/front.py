@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pytest_pd.spec.base import Args, Env, Model, Port, Positive, Seconds
+from pytest_pd.spec.base import Args, Env, Model, Port, Positive, Replicas, Seconds
 from pytest_pd.spec.pool import NodeRef, ResourceSpec
 
 
@@ -30,7 +30,7 @@ class RouterSpec(Model):
     """
 
     kind: str
-    replicas: Positive = 1
+    replicas: Replicas = 1
     balancer: str | None = None
     port: Port | None = None
     ports: dict[str, Port] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Args, Count, Env, Model, Name, Port, Positive
+from pytest_pd.spec.base import Args, Count, Env, Model, Name, Port, Positive, Replicas
 
 DpMode = Literal["internal", "external", "hybrid"]
 NodeRef = Count | Name
@@ -137,7 +137,7 @@ class PoolSpec(Model):
         logs: One log file for each process of the replica, in their order.
     """
 
-    replicas: Positive = 1
+    replicas: Replicas = 1
     tp: Positive = 1
     pp: Positive = 1
     dp: Positive = 1

@@ -12,9 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pytest_pd.spec.base import Model
+from pytest_pd.spec.base import Count, Model, Positive
 
-Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["fp32", "bf16", "fp16", "fp8", "nvfp4"]
 
 DTYPE_BYTES: dict[str, float] = {
@@ -28,23 +27,32 @@ DTYPE_BYTES: dict[str, float] = {
 """Bytes per parameter on the wire."""
 
 
+MOST_SIZE = 2**22
+"""Bytes of a tensor of two such sizes and an expert's axis stay exact in 64 bits."""
+MOST_RANKS = 4_096
+"""A plan keeps the bytes from every rank to every other."""
+Size = Annotated[int, Field(ge=1, le=MOST_SIZE)]
+Layers = Annotated[int, Field(ge=1, le=10_000)]
+Experts = Annotated[int, Field(ge=0, le=2**16)]
+
+
 class MlaSpec(Model):
     """Multi-head latent attention, as in DeepSeek V3 and Kimi K2."""
 
     kind: Literal["mla"]
-    q_lora_rank: Count
-    kv_lora_rank: Count
-    qk_nope_dim: Count
-    qk_rope_dim: Count
-    v_dim: Count
+    q_lora_rank: Size
+    kv_lora_rank: Size
+    qk_nope_dim: Size
+    qk_rope_dim: Size
+    v_dim: Size
 
 
 class GqaSpec(Model):
     """Grouped-query attention; `kv_heads` equal to the heads is plain MHA."""
 
     kind: Literal["gqa"]
-    kv_heads: Count
-    head_dim: Count
+    kv_heads: Size
+    head_dim: Size
     qk_norm: bool = False
 
 
@@ -60,18 +68,18 @@ class ModelShape(Model):
     """
 
     name: str
-    hidden: Count
-    layers: Count
-    dense_layers: Annotated[int, Field(ge=0)] = 0
-    dense_inter: Annotated[int, Field(ge=0)] = 0
-    experts: Annotated[int, Field(ge=0)] = 0
-    moe_inter: Annotated[int, Field(ge=0)] = 0
-    shared_experts: Annotated[int, Field(ge=0)] = 0
-    router_topk: Annotated[int, Field(ge=0)] = 0
+    hidden: Size
+    layers: Layers
+    dense_layers: Count = 0
+    dense_inter: Annotated[int, Field(ge=0, le=MOST_SIZE)] = 0
+    experts: Experts = 0
+    moe_inter: Annotated[int, Field(ge=0, le=MOST_SIZE)] = 0
+    shared_experts: Experts = 0
+    router_topk: Count = 0
     router_bias: bool = False
-    heads: Count
+    heads: Size
     attention: Annotated[MlaSpec | GqaSpec, Field(discriminator="kind")]
-    vocab: Count
+    vocab: Size
     tied_embeddings: bool = False
 
     @model_validator(mode="after")
@@ -127,11 +135,11 @@ class Layout(Model):
             ``tp * dp`` and ``etp * ep`` fill the same ranks.
     """
 
-    tp: Count = 1
-    ep: Count = 1
-    etp: Count | None = None
-    pp: Count = 1
-    dp: Count | None = None
+    tp: Positive = 1
+    ep: Positive = 1
+    etp: Positive | None = None
+    pp: Positive = 1
+    dp: Positive | None = None
 
     @model_validator(mode="after")
     def _fills_its_ranks(self) -> Self:
@@ -193,22 +201,27 @@ class RefitScenario(Model):
         back: It is the way back of the scenario with this id.
     """
 
-    id: Count
+    id: Positive
     purpose: str = ""
     source: Layout
     target: Layout
     mode: Literal["collocated", "non-collocated"]
     method: Literal["nccl", "nvshmem", "gloo", "nixl"] = "nccl"
-    warmup: Annotated[int, Field(ge=0)] = 2
-    iterations: Count = 10
+    warmup: Count = 2
+    iterations: Positive = 10
     dtype: Dtype = "bf16"
-    gpus_per_node: Count = 8
-    launch_ranks: Count | None = None
+    gpus_per_node: Positive = 8
+    launch_ranks: Positive | None = None
     claimed_ms: tuple[float, float] | None = None
     back: bool = False
 
     @model_validator(mode="after")
     def _ranks_fit(self) -> Self:
+        if self.world_ranks > MOST_RANKS:
+            raise ValueError(
+                f"scenario {self.id} has {self.world_ranks} ranks; {MOST_RANKS} is "
+                "the most that is planned."
+            )
         if self.collocated and self.source.ranks != self.target.ranks:
             raise ValueError(
                 f"scenario {self.id} is collocated: source {self.source} has "
@@ -292,8 +305,8 @@ class TwinSpec(Model):
     """A small stand-in for the model, and by how much the degrees are divided."""
 
     model: ModelShape
-    tp_by: Count = 1
-    ep_by: Count = 1
+    tp_by: Positive = 1
+    ep_by: Positive = 1
 
 
 class RefitSpec(Model):
@@ -335,7 +348,7 @@ class RefitCluster(Model):
 
     name: str
     hardware: str
-    domain_gpus: Count
+    domain_gpus: Positive
     scale_up_gbyte_s: Annotated[float, Field(gt=0)]
     nic_gbyte_s: Annotated[float, Field(gt=0)]
     hbm_gbyte: Annotated[float, Field(gt=0)]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pytest_pd.spec.base import Model, Name, Positive, Seconds
+from pytest_pd.spec.base import Model, Name, Nodes, Positive, Seconds
 
 
 class VolumeSpec(Model):
@@ -61,7 +61,7 @@ class KubernetesSite(Model):
     load_from: Literal["pod", "port_forward"] = "pod"
     load_image: str | None = None
     load_cpus: Positive = 4
-    max_pods: Positive = 256
+    max_pods: Nodes = 256
     schedule_s: Seconds = 600.0
     gpu_resource: str = "nvidia.com/gpu"
     rdma_resource: str = "rdma/ib"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_pd.spec.base import Count, Model, Name, Port, Positive, Seconds
+from pytest_pd.spec.base import Model, Name, NodeGpus, Port, Positive, Seconds
 
 
 class SshHost(Model):
@@ -19,7 +19,7 @@ class SshHost(Model):
     user: str | None = None
     port: Port | None = None
     address: str | None = None
-    gpus: Count | None = None
+    gpus: NodeGpus | None = None
 
 
 class SshSite(Model):

@@ -12,6 +12,9 @@ from pytest_pd.spec.slo import SloSpec
 
 Level = Literal["quick", "standard", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, Field(ge=1, le=2**24)]
+Requests = Annotated[int, Field(ge=1, le=10**8)]
+"""All prompts of a point are drawn before it begins."""
 
 
 class ConcurrencyPoint(Model):
@@ -51,7 +54,7 @@ class DatasetSpec(Model):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     limit: Positive | None = None
     speed: Annotated[float, Field(gt=0)] = 1.0
-    block_tokens: Positive = 512
+    block_tokens: Tokens = 512
 
 
 class WorkloadSpec(Model):
@@ -87,11 +90,11 @@ class WorkloadSpec(Model):
     description: str = ""
     kind: Literal["synthetic", "trace", "multi_turn"] = "synthetic"
     endpoint: Literal["completions", "chat"] = "completions"
-    input_tokens: Positive | None = None
-    isl_shared: Count = 0
-    isl_unique: Positive | None = None
+    input_tokens: Tokens | None = None
+    isl_shared: Annotated[int, Field(ge=0, le=2**24)] = 0
+    isl_unique: Tokens | None = None
     shared_prefixes: Positive = 1
-    output_tokens: Positive = 16
+    output_tokens: Tokens = 16
     length_ratio: Share = 1.0
     turns: Positive = 1
     think_s: Annotated[float, Field(ge=0)] = 0.0
@@ -103,7 +106,7 @@ class WorkloadSpec(Model):
     ramp_s: Annotated[float, Field(ge=0)] = 0.0
     prompts_per_concurrency: Positive = 10
     warmup_per_concurrency: Count = 2
-    requests: Positive | None = None
+    requests: Requests | None = None
     duration_s: Seconds | None = None
     timeout_s: Seconds = 600.0
     shards: Positive = 1

@@ -208,3 +208,8 @@ def test_an_unknown_twin_names_the_known_ones():
         twin(read_refit("kimi_k2"), "tinny")
 
     assert "tiny" in caught.value.hint
+
+
+def test_more_ranks_than_are_planned_are_refused():
+    with pytest.raises(ValueError, match=r"has 1000000 ranks; 4096 is the most"):
+        scenario(launch_ranks=1_000_000)

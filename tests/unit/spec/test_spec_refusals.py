@@ -8,7 +8,7 @@ import pytest
 from pytest_pd.errors import SpecError
 from pytest_pd.secret import secrets_in
 from pytest_pd.spec.explain import known_keys
-from pytest_pd.spec.file import read_cluster, read_topology
+from pytest_pd.spec.file import read_cluster, read_topology, read_workload
 from pytest_pd.spec.topology import TopologySpec
 
 Write = Callable[..., Path]
@@ -216,3 +216,40 @@ def test_of_a_name_or_a_mapping_only_what_was_tried_is_told(write: Write) -> Non
 def test_known_keys_follow_lists_and_optional_models() -> None:
     assert "gpus" in known_keys(TopologySpec, ("prefill", "workers", 0))
     assert "tier" in known_keys(TopologySpec, ("decode", "kv_offload"))
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("aggregated: {replicas: 10001}\n", "aggregated.replicas"),
+        ("aggregated: {replicas: 1%s}\n" % ("9" * 40), "aggregated.replicas"),
+        ("placement: {gpus_per_node: 1000000000000}\n", "placement.gpus_per_node"),
+        ("aggregated: {tp: 1%s}\n" % ("0" * 40), "aggregated.tp"),
+    ],
+)
+def test_a_count_that_no_plan_could_list_is_refused(
+    write: Write, more: str, key: str
+) -> None:
+    error = refusal(write(more))
+
+    assert f"{key}: Input should be less than or equal to" in error.fact
+
+
+@pytest.mark.parametrize("text", ["nodes: 20001", "gpus_per_node: 257"])
+def test_a_cluster_beyond_any_plan_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: c\nbackend: slurm\n{text}\n")
+
+    with pytest.raises(SpecError, match="less than or equal to"):
+        read_cluster(path)
+
+
+@pytest.mark.parametrize("key", ["input_tokens", "output_tokens", "requests"])
+def test_a_workload_that_no_memory_holds_is_refused(tmp_path: Path, key: str) -> None:
+    values = {"input_tokens": 8, "output_tokens": 1, "requests": 1, key: 10**12}
+    lines = "".join(f"{name}: {value}\n" for name, value in values.items())
+    path = tmp_path / "w.yaml"
+    path.write_text(f"name: w\nconcurrency: 1\n{lines}")
+
+    with pytest.raises(SpecError, match=f"{key}: .*less than or equal to"):
+        read_workload(path)
