@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fabric
 import paramiko
@@ -46,6 +46,7 @@ class RemoteHost:
     Attributes:
         gone: Services whose launcher has ended.
         secrets: What no log here may hold; the launcher masks a moment too late.
+        refused: The first file that it sent and a run has not; empty while all is well.
     """
 
     def __init__(self, site: SshSite, host: SshHost, remote: str, local: Path) -> None:
@@ -55,6 +56,7 @@ class RemoteHost:
         self.local = local
         self.gone: set[str] = set()
         self.secrets: set[str] = set()
+        self.refused = ""
         self._maskers: dict[str, Masker] = {}
         self._connection: fabric.Connection | None = None
         self._heard_s = time.monotonic()
@@ -171,19 +173,22 @@ class RemoteHost:
             self._closing.wait(RETRY_S)
 
     def _take(self, line: str) -> None:
-        try:
+        """Do what a line of the host says; one that says nothing is left out."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             item = json.loads(line)
-        except ValueError:
-            return
-        if "gone" in item:
-            self.gone.add(item["gone"])
-        elif "file" in item:
-            self._write(item["file"], item["offset"], base64.b64decode(item["data"]))
+            if "gone" in item:
+                self.gone.add(item["gone"])
+            elif "file" in item:
+                data = base64.b64decode(item["data"])
+                self._write(item["file"], item["offset"], data)
 
     def _write(self, name: str, offset: int, data: bytes) -> None:
         path = self.local / name
+        if not is_of_run(name) or not is_below(path, self.local):
+            self.refused = self.refused or name
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".json"):
+        if name.startswith("state/"):
             partial = path.with_suffix(".partial")
             partial.write_bytes(data)
             partial.replace(path)  # a reader sees a whole record
@@ -226,3 +231,16 @@ class RemoteHost:
         if self._thread is not None:
             self._thread.join(SILENT_S)
         self._write_held()
+
+
+def is_of_run(name: str) -> bool:
+    """Tell whether a run has a file of that name on a host: a record or a log."""
+    folder, *rest = PurePosixPath(name).parts or ("",)
+    if folder == "state":
+        return len(rest) == 1 and name.endswith(".json")
+    return folder == "logs" and bool(rest) and ".." not in rest
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Tell whether a path lies in a folder once links are followed."""
+    return path.resolve().is_relative_to(folder.resolve())

@@ -47,8 +47,16 @@ class SshProcess:
         """None while it runs; negative for a signal.
 
         Raises:
-            InfrastructureLost: nothing was heard from the host for too long.
+            InfrastructureLost: nothing was heard from the host for too long, or it
+                sent what is no file of a run.
         """
+        if self._host.refused:
+            raise InfrastructureLost(
+                f"{self._host.name} sent a file {self._host.refused!r}, which no run "
+                "has there: it was not written, and the host is not trusted.",
+                hint="look at who else may write the run's folder on that host",
+                where=self._log,
+            )
         ended = read_record(self._run.ended(self._name))
         if "exit_code" in ended:
             return int(ended["exit_code"])
