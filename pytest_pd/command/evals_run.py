@@ -29,8 +29,8 @@ def score(args: argparse.Namespace, say: Say) -> int:
         1 when a gate failed or cannot tell, else 0.
 
     Raises:
-        SpecError: the folder holds scores of another server, or a store of accepted
-            scores is wrong.
+        SpecError: the folder holds scores of another server, or what no eval wrote,
+            or a store of accepted scores is wrong.
     """
     url, against = args.url.rstrip("/"), args.against.rstrip("/")
     model = args.model or first_model(url)

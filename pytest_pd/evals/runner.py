@@ -17,11 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from pytest_pd.errors import EngineMissing, InvalidRun
+from pytest_pd.errors import EngineMissing, InvalidRun, SpecError
 from pytest_pd.evals import data
 from pytest_pd.evals.sample import Sample, read_samples
 from pytest_pd.group import end_group
 from pytest_pd.installer.paths import find_program
+from pytest_pd.provision.rundir import read_record
 from pytest_pd.report.redact import redact, secrets_in
 from pytest_pd.secret import is_secret
 from pytest_pd.spec.evals import EvalFileSpec
@@ -30,6 +31,7 @@ from pytest_pd.spec.locate import HERE, Roots, find_path
 DRIVER = Path(__file__).with_name("driver.py")
 PROGRAM = "lm-eval-python"
 LOG = "lm-eval.log"
+PLAN = "job.json"
 HUB_TOKEN = "HF_TOKEN"
 CACHE = "hub"
 """Folder of a job for what the data-set library makes of data of our own."""
@@ -95,13 +97,12 @@ def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
     Raises:
         EngineMissing: lm-eval is not here.
         InvalidRun: it failed or took longer than the budget; with its last error.
+        SpecError: the folder holds what no earlier job wrote.
     """
     python = find_python()
-    shutil.rmtree(job.folder, ignore_errors=True)
+    clear(job.folder)
     prepare(job)
-    plan = job.folder / "job.json"
-    plan.write_text(json.dumps(plan_of(job), indent=1), encoding="utf-8")
-    argv = [python, str(DRIVER), str(plan)]
+    argv = [python, str(DRIVER), str(job.folder / PLAN)]
     end_s = time.monotonic() + job.spec.budget_s
     with _started(argv, job) as process:
         code = _follow(process, end_s, on_tick)
@@ -120,14 +121,42 @@ def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
         )
 
 
+def clear(folder: Path) -> None:
+    """Remove the folder of an earlier job.
+
+    Raises:
+        SpecError: it holds something, and no job of ours.
+    """
+    if not os.path.lexists(folder):
+        return
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.is_symlink() or not (empty or "calls" in read_record(folder / PLAN)):
+        raise SpecError(
+            f"{str(folder)!r} is there already, and is no folder of an eval: "
+            "it is left as it is.",
+            hint="move it away, or give another --out",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def prepare(job: Job) -> None:
-    """Lay out what lm-eval reads: task files, generated documents, datasets."""
+    """Lay out the plan and what lm-eval reads: tasks, generated documents, datasets.
+
+    The plan comes first: whatever follows, the folder is known as ours.
+    """
     job.folder.mkdir(parents=True)
+    _write_plan(job)
     if job.spec.data:
         shutil.copytree(_path(job, job.spec.data), job.folder, dirs_exist_ok=True)
     if job.spec.include:
         shutil.copytree(_path(job, job.spec.include), job.folder / "tasks")
         data.write(job.folder / "data", job.seed or job.spec.seed)
+    _write_plan(job)  # data may bring a file of that name
+
+
+def _write_plan(job: Job) -> None:
+    text = json.dumps(plan_of(job), indent=1)
+    (job.folder / PLAN).write_text(text, encoding="utf-8")
 
 
 def _path(job: Job, text: str) -> Path:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 TREES = {"rmtree", "removedirs"}
 
 KNOWN = {
-    "evals/runner.py": "folders of the job that it made itself, in the run directory",
+    "evals/runner.py": "a folder that holds the plan of a job that it made itself",
     "provision/kv_store.py": "prompts in a KV folder; refuses dangerous ones",
     "provision/rundir.py": "runs that `prune` was given",
     "evals/stored.py": "an older copy of the same samples in the cache",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_pd.errors import EngineMissing, InvalidRun
+from pytest_pd.errors import EngineMissing, InvalidRun, SpecError
 from pytest_pd.evals import runner
 from pytest_pd.evals.runner import Job, Side
 from pytest_pd.spec.evals import EvalFileSpec
@@ -243,6 +243,58 @@ def test_tasks_and_documents_are_laid_out(make_job):
 def test_a_folder_that_is_not_there_is_named(make_job):
     with pytest.raises(InvalidRun, match="no/such/folder"):
         runner.prepare(make_job(data="no/such/folder"))
+
+
+def test_the_folder_of_an_earlier_job_is_made_anew(make_job, play):
+    play()
+    job = make_job()
+    runner.run(job)
+    (job.folder / "old").write_text("x")
+
+    runner.run(job)
+
+    assert not (job.folder / "old").exists()
+
+
+@pytest.mark.parametrize("plan", [None, "not json", '{"jobs": 3}'])
+def test_a_folder_that_no_job_made_is_left_as_it_is(make_job, play, plan):
+    play()
+    job = make_job()
+    job.folder.mkdir()
+    (job.folder / "mine.txt").write_text("precious")
+    if plan is not None:
+        (job.folder / runner.PLAN).write_text(plan)
+
+    with pytest.raises(SpecError, match="is no folder of an eval") as caught:
+        runner.run(job)
+
+    assert "--out" in caught.value.hint
+    assert (job.folder / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_folder_is_left_as_it_is(make_job, play, tmp_path, kind):
+    play()
+    job = make_job()
+    if kind == "file":
+        job.folder.write_text("precious")
+    else:
+        job.folder.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(SpecError, match="is no folder of an eval"):
+        runner.run(job)
+
+    assert job.folder.is_file() or job.folder.is_symlink()
+
+
+@pytest.mark.parametrize("missing", ["data", "include"])
+def test_a_job_that_could_not_be_laid_out_can_be_run_again(make_job, play, missing):
+    play()
+    given = {"data": "fixtures/evals/rows", "include": "fixtures/evals/tasks"}
+    with pytest.raises(InvalidRun, match="no/such/folder"):
+        runner.run(make_job(**{**given, missing: "no/such/folder"}))
+
+    runner.run(make_job(**given))
 
 
 @pytest.mark.parametrize(
