@@ -176,9 +176,9 @@ def topologies_of(run: Path) -> list[RunDir]:
 
 
 def runs_below(root: Path) -> list[Path]:
-    """Return every run below `root`, oldest first."""
-    found = [path.resolve() for path in root.glob("*") if topologies_of(path)]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
+    """Return every run below `root`, oldest first; a link there is none."""
+    own = (path for path in root.resolve().glob("*") if not path.is_symlink())
+    return sorted(filter(topologies_of, own), key=lambda path: path.stat().st_mtime)
 
 
 def find_runs(*, root: Path) -> list[Path]:

@@ -132,15 +132,25 @@ def test_a_run_whose_harness_lives_is_left_alone(run, spawn):
     assert not gone(service)
 
 
-def test_a_kept_run_is_left_alone_until_its_time_is_over(run, spawn):
+@pytest.mark.parametrize("left_s", [60, -3600], ids=["in time", "clock was set"])
+def test_a_kept_run_is_left_alone_until_its_keeper_is_gone(run, spawn, left_s):
     keeper = spawn()
     record = Identity.of(keeper.pid).record()
-    run.write_manifest(keeper=record, kept_until_s=time.time() + 60)
+    run.write_manifest(keeper=record, kept_until_s=time.time() + left_s)
     assert "keeper" in owner_of(run)
     assert is_used(run.path.parent)
 
-    run.write_manifest(kept_until_s=time.time() - 1)
+    keeper.kill()
+    keeper.wait()
     assert owner_of(run) == ""
+    assert not is_used(run.path.parent)
+
+
+def test_a_run_that_cannot_be_looked_at_may_be_in_use(run):
+    run.manifest.unlink()
+    run.manifest.mkdir()
+
+    assert is_used(run.path.parent)
 
 
 def test_down_ends_a_run_whoever_uses_it(run, spawn):

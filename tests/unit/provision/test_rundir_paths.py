@@ -144,6 +144,22 @@ def test_folders_that_are_no_runs_are_left_alone(tmp_path):
     assert runs_below(tmp_path) == []
 
 
+def test_a_link_to_a_run_elsewhere_is_not_pruned(tmp_path):
+    archived = make(tmp_path / "archive", "abc")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "old").symlink_to(archived)
+
+    assert prune(runs_below(tmp_path / "runs"), keep=0) == []
+    assert archived.is_dir()
+
+
+def test_runs_may_lie_behind_a_link(tmp_path):
+    made = make(tmp_path / "disk", "abc")
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+
+    assert runs_below(tmp_path / "runs") == [made.resolve()]
+
+
 def test_the_folder_of_the_user_is_his_alone(tmp_path):
     assert user_dir().stat().st_mode & 0o777 == 0o700
 
