@@ -43,13 +43,16 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def stat_fields(pid: int) -> "list[bytes] | None":
-    """Return /proc/PID/stat from the state on; None when there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
+def content(path: str) -> bytes:
+    """Return what a file holds; empty when it cannot be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read()
+    return b""
+
+
+def stat_fields(pid: int) -> "list[bytes]":
+    """Return /proc/PID/stat from the state on; empty when there is no such process."""
+    return content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def start_time(pid: int) -> "int | None":
@@ -65,11 +68,7 @@ def start_time(pid: int) -> "int | None":
 
 def boot_id() -> str:
     """Return the kernel's name for this boot; empty where it has none."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    return content("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def descendants(root: int) -> "list[int]":
@@ -96,21 +95,24 @@ def send(pids: "list[int]", number: int) -> None:
             os.kill(pid, number)
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file, an `opener`; a new one is for its owner only."""
+    return os.open(path, flags, 0o600)
+
+
 def write_json(path: str, record: "dict[str, Any]") -> None:
     """Write a whole file or none, readable by its owner only."""
     partial = f"{path}.{os.getpid()}.partial"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w") as file:
+    with open(partial, "w", opener=private) as file:
         json.dump(record, file)
     os.replace(partial, path)
 
 
 def prctl(option: int, value: int) -> bool:
     """Ask the kernel for a process attribute; False where there is none such."""
-    try:
+    with contextlib.suppress(AttributeError, OSError):
         return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
-    except (AttributeError, OSError):
-        return False
+    return False
 
 
 class Lease:
@@ -133,20 +135,12 @@ class Lease:
         now_s = time.monotonic()
         self.unchanged_s += min(now_s - self.looked_s, self.most_s)
         self.looked_s = now_s
-        text = self._read()
+        text = content(self.path)  # one that cannot be read says nothing
         if text.strip() == BYE:
             return True
         if text and text != self.last:
             self.last, self.unchanged_s = text, 0.0
         return self.unchanged_s > self.ttl_s
-
-    def _read(self) -> bytes:
-        """Return the content; empty when it cannot be read, which says nothing."""
-        try:
-            with open(self.path, "rb") as file:
-                return file.read(64)
-        except OSError:
-            return b""
 
 
 def environment(request: "dict[str, Any]") -> "dict[bytes, bytes]":
@@ -204,12 +198,10 @@ class Launcher:
         self.at_once = False
         self.reason = ""
         self.masked = 0
-        self.wake_read, self.wake_write = os.pipe()
+        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
         """Turn signals into wake-ups of the one loop."""
-        os.set_blocking(self.wake_read, False)
-        os.set_blocking(self.wake_write, False)
         signal.set_wakeup_fd(self.wake_write)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.on_stop)
@@ -264,9 +256,13 @@ class Launcher:
         write_json(self.base + ".started.json", record)
 
     def ended(self, code: int, reason: str) -> None:
+        self.mask()  # who reads the record reads the log next
         record = {"exit_code": code, "reason": reason, "ended_s": time.time()}
         with contextlib.suppress(OSError):  # what is left must be ended all the same
             write_json(self.base + ".ended.json", record)
+
+    def mask(self) -> None:
+        self.masked = mask_log(self.request, self.masked)
 
     def reap(self) -> bool:
         """Collect dead children; False when there is no child at all any more."""
@@ -293,8 +289,8 @@ class Launcher:
             if self.lease.over():
                 self.reason = "lease over"
                 return
-            self.masked = mask_log(self.request, self.masked)
-            cap_log(self.request["log"], int(self.request["log_cap_bytes"]))
+            self.mask()
+            self.masked = cap_log(self.request, self.masked)
             self.pause(float(self.request["poll_s"]))
 
     def sweep(self) -> None:
@@ -322,19 +318,18 @@ class Launcher:
                 whom = below if now_s >= half_s else [self.main]
                 send([pid for pid in whom if pid not in asked], signal.SIGTERM)
                 asked.update(whom)
+            self.mask()
             self.pause(tick_s)
             tick_s = min(tick_s * 1.5, 0.25)
 
-    def run(self) -> int:
-        """Run the service to its end; returns 0, the truth is in the record."""
+    def run(self) -> None:
+        """Run the service to its end; how it went is in the record."""
         if self.lease.over():
             self.ended(NOT_STARTED, "lease over")
-            return 0
-        if self.start():
+        elif self.start():
             self.watch()
             self.sweep()
-            mask_log(self.request, self.masked)
-        return 0
+            self.mask()
 
 
 def exit_code(status: int) -> int:
@@ -343,20 +338,24 @@ def exit_code(status: int) -> int:
     return -os.WTERMSIG(status) if killed else os.WEXITSTATUS(status)
 
 
-def cap_log(path: str, cap_bytes: int) -> None:
-    """Set a full log aside: the first one stays, of the later ones the last."""
-    try:
-        if os.stat(path).st_size <= cap_bytes:
-            return
-    except OSError:
-        return
-    aside = path + (".last" if os.path.exists(path + ".first") else ".first")
-    # a full disk loses what would be set aside, and gets the room back all the same
-    quiet = contextlib.suppress(OSError)
-    with quiet, open(path, "rb") as source, open(aside, "wb") as target:
-        target.writelines(iter(lambda: source.read(1 << 20), b""))
+def cap_log(request: "dict[str, Any]", masked: int) -> int:
+    """Set a full log aside: the first one stays, of the later ones the last.
+
+    Takes and returns where `mask_log` stands.
+    """
+    path = request["log"]
     with contextlib.suppress(OSError):
+        if os.stat(path).st_size <= request["log_cap_bytes"]:
+            return masked
+        aside = path + (".last" if os.path.exists(path + ".first") else ".first")
+        # a full disk loses what would be set aside, and gets the room back all the same
+        quiet = contextlib.suppress(OSError)
+        with quiet, open(path, "rb") as old, open(aside, "wb", opener=private) as new:
+            new.writelines(iter(lambda: old.read(1 << 20), b""))
+        mask_log({**request, "log": aside}, masked)  # what was printed meanwhile
         os.truncate(path, 0)
+        return 0
+    return masked
 
 
 def mask_log(request: "dict[str, Any]", offset: int) -> int:
@@ -380,9 +379,8 @@ def mask_log(request: "dict[str, Any]", offset: int) -> int:
 
 def main() -> int:
     """Read one request from standard input and run it."""
-    text = sys.stdin.buffer.read()
     try:
-        request = json.loads(text.decode("ascii"))
+        request = json.loads(sys.stdin.buffer.read().decode("ascii"))
     except ValueError:
         return 2  # the harness died while it wrote
     os.makedirs(request["state"], exist_ok=True)
@@ -393,7 +391,8 @@ def main() -> int:
     launcher = Launcher(request)
     launcher.listen()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    return launcher.run()
+    launcher.run()
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from pytest_pd.provision import launcher
 from tests.kit import wait_until
 
 OLD_PYTHONS = ("python3.6", "python3.7", "python3.8", "python3.9")
+SECRET = "hf_planted_0123456789"
+ASIDE = ("x.log.first", "x.log.last")
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 
 
@@ -223,11 +225,15 @@ def test_a_pause_of_the_whole_machine_counts_as_one_look(tmp_path, clock):
     assert not look(made, clock, 1, step_s=3600.0)
 
 
+def cap(log, masked=0, **more):
+    return launcher.cap_log({"log": str(log), "log_cap_bytes": 50, **more}, masked)
+
+
 def test_a_full_log_is_set_aside_and_what_follows_is_kept(tmp_path):
     log = tmp_path / "x.log"
     for number in range(4):
         log.write_text(str(number) * 100)
-        launcher.cap_log(str(log), 50)
+        assert cap(log, masked=7) == 0
 
     assert log.read_text() == ""
     assert (tmp_path / "x.log.first").read_text() == "0" * 100
@@ -237,7 +243,7 @@ def test_a_full_log_is_set_aside_and_what_follows_is_kept(tmp_path):
 def test_a_log_below_its_cap_is_left_alone(tmp_path):
     (tmp_path / "x.log").write_text("short")
 
-    launcher.cap_log(str(tmp_path / "x.log"), 50)
+    assert cap(tmp_path / "x.log", masked=5) == 5
 
     assert [p.name for p in tmp_path.iterdir()] == ["x.log"]
 
@@ -247,9 +253,65 @@ def test_a_log_that_cannot_be_set_aside_gets_its_room_back(tmp_path):
     (tmp_path / "x.log.first").mkdir()
     (tmp_path / "x.log.last").mkdir()
 
-    launcher.cap_log(str(tmp_path / "x.log"), 50)
+    cap(tmp_path / "x.log")
 
     assert (tmp_path / "x.log").read_text() == ""
+
+
+def test_a_log_that_is_away_is_not_set_aside(tmp_path):
+    assert cap(tmp_path / "x.log", masked=5) == 5
+
+
+def test_a_log_that_is_set_aside_is_for_its_owner_only(tmp_path):
+    for _ in range(2):
+        (tmp_path / "x.log").write_text("0" * 100)
+        cap(tmp_path / "x.log")
+
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ASIDE}
+    assert modes == dict.fromkeys(ASIDE, 0o600)
+
+
+@pytest.mark.parametrize("masked", [0, 60, 75])
+def test_what_was_printed_since_the_last_look_is_masked_when_set_aside(
+    tmp_path, masked
+):
+    text = "0" * 70 + SECRET + "1" * 20
+    (tmp_path / "x.log").write_text(text)
+
+    cap(tmp_path / "x.log", masked, secrets=[SECRET])
+
+    first = (tmp_path / "x.log.first").read_text()
+    assert first == text.replace(SECRET, "*" * len(SECRET))
+
+
+def test_a_log_is_masked_before_the_end_is_told(tmp_path, monkeypatch):
+    log, told = tmp_path / "one.log", []
+    asked = request(tmp_path, "true", log=str(log), secrets=[SECRET])
+    log.write_text(f"token {SECRET}\n")
+    monkeypatch.setattr(launcher, "write_json", lambda *_: told.append(log.read_text()))
+
+    launcher.Launcher(asked).ended(1, "exited")
+
+    assert told == [f"token {'*' * len(SECRET)}\n"]
+
+
+def test_what_a_service_says_while_it_is_stopped_is_masked(tmp_path):
+    code = (
+        "import signal, sys, time\n"
+        f"def last(*_): print('{SECRET}', flush=True); time.sleep(600)\n"
+        "signal.signal(signal.SIGTERM, last)\n"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    log = tmp_path / "logs" / "one.log"
+    asked = request(
+        tmp_path, sys.executable, "-c", code, secrets=[SECRET], grace_s=60.0
+    )
+    with launched(asked) as child:
+        wait_until(lambda: log.exists() and "up" in log.read_text(), "the start")
+        child.terminate()
+        wait_until(lambda: "*" * len(SECRET) in log.read_text(), "the mask")
+
+        assert child.poll() is None
 
 
 def test_a_writer_goes_on_in_a_log_that_was_set_aside(tmp_path):
