@@ -303,7 +303,8 @@ def launch_request(service: ServicePlan, context: RunContext) -> LaunchRequest:
         "name": service.name,
         "mark": mark_of(context, service.name),
         "argv": list(service.argv),
-        "env": service_env(service),
+        # setproctitle, which vLLM uses, would else write a title over the mark
+        "env": {"SPT_NOENV": "1", **service_env(service)},
         "env_unset": list(service.env_unset),
         "cwd": None,
         "log": str(context.run_dir / service.log),

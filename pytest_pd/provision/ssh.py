@@ -10,11 +10,13 @@ from pathlib import Path
 
 from pytest_pd.plan.model import DeploymentPlan
 from pytest_pd.provision.base import Allocation, Finding, RunContext
+from pytest_pd.provision.local import mark_of
 from pytest_pd.provision.looking import looked_at, refuse_images
 from pytest_pd.provision.preflight_nodes import node_findings
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_allocation import SshAllocation, own_dir, remote_dir
 from pytest_pd.provision.ssh_host import RemoteHost
+from pytest_pd.provision.ssh_process import end_marked
 from pytest_pd.spec.cluster import ClusterSpec
 
 END = """\
@@ -54,7 +56,11 @@ class SshBackend:
     def clean(self, cluster: ClusterSpec, context: RunContext) -> None:
         """Give the lease back on every host, then remove the run's folder there.
 
-        Hosts may share it: it stays until the services of all of them have ended.
+        Hosts may share it: it stays until the services of all of them have ended,
+        and what killed launchers left too.
+
+        Raises:
+            ProvisionError: something lives on.
         """
         assert cluster.ssh is not None
         site, remote = cluster.ssh, remote_dir(cluster.ssh, context)
@@ -66,10 +72,15 @@ class SshBackend:
         def end_there(host: RemoteHost) -> None:
             host.checked(END.format(folder=shlex.quote(host.remote)))
 
+        def sweep_there(host: RemoteHost) -> None:
+            end_marked(host, mark_of(context))
+
         ended = False
         with ThreadPoolExecutor(site.parallel, "pd-ssh") as pool:
             try:
                 list(pool.map(end_there, hosts))
+                # only now: two names may be one machine, and services have a grace
+                list(pool.map(sweep_there, hosts))
                 ended = True
             finally:
                 for host in hosts:

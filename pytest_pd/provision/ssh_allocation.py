@@ -24,7 +24,7 @@ from pytest_pd.provision.node_lines import read_facts
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_client import ssh_words
 from pytest_pd.provision.ssh_host import RemoteHost
-from pytest_pd.provision.ssh_process import SshProcess
+from pytest_pd.provision.ssh_process import SshProcess, end_marked
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_ssh import SshSite
 
@@ -63,6 +63,7 @@ class SshAllocation:
         }
         self._processes: list[SshProcess] = []
         self._relay: subprocess.Popen[bytes] | None = None
+        self._is_swept = True
         self.kept = False
 
     @property
@@ -194,7 +195,7 @@ class SshAllocation:
         host.checked(command, json.dumps(request))
         log = self._context.run_dir / service.log
         log.parent.mkdir(parents=True, exist_ok=True)
-        process = SshProcess(service.name, log, self._run, host)
+        process = SshProcess(service.name, log, self._run, host, mark=request["mark"])
         self._processes.append(process)
         return process
 
@@ -206,15 +207,16 @@ class SshAllocation:
         """End what still runs, newest first, unless it is kept; hang up.
 
         Raises:
-            ProvisionError: a service lives on although it was killed; its host keeps
-                the run's folder.
+            ProvisionError: something lives on although it was killed; hosts keep the
+                run's folder.
         """
         try:
             if not self.kept:
                 self._stop_all()
         finally:
             stuck = any(process.is_stuck for process in self._processes)
-            remove = None if self.kept or stuck else self._remote
+            stays = self.kept or stuck or not self._is_swept
+            remove = None if stays else self._remote
             self._all(lambda host: host.close(remove=remove))
             if self._relay is not None:
                 leave(self._relay) if self.kept else end(self._relay)
@@ -226,8 +228,24 @@ class SshAllocation:
                 process.stop(grace_s=0.0)
             except ProvisionError as error:
                 failures.append(error)
+        try:
+            self._sweep()
+        except ProvisionError as error:
+            self._is_swept = False
+            failures.append(error)
         if failures:
             raise failures[0]
+
+    def _sweep(self) -> None:
+        """Kill what killed launchers left, on every host that can be reached.
+
+        Raises:
+            ProvisionError: something lives on, or a host is lost meanwhile.
+        """
+        used = {process.host.remote: process.host for process in self._processes}
+        hosts = [host for host in used.values() if not host.lost_s()]
+        with ThreadPoolExecutor(self._site.parallel, "pd-ssh") as pool:
+            list(pool.map(lambda host: end_marked(host, self.mark), hosts))
 
 
 def remote_dir(site: SshSite, context: RunContext) -> str:

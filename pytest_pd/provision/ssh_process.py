@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.provision import sweep
 from pytest_pd.provision.rundir import RunDir, read_record
 from pytest_pd.provision.ssh_host import RemoteHost
 
@@ -28,16 +29,23 @@ class SshProcess:
         is_stuck: It lives on although it was killed.
     """
 
-    def __init__(self, name: str, log: Path, run: RunDir, host: RemoteHost) -> None:
+    def __init__(
+        self, name: str, log: Path, run: RunDir, host: RemoteHost, *, mark: str
+    ) -> None:
         self._name = name
         self._log = log
         self._run = run
         self._host = host
+        self._mark = mark
         self.is_stuck = False
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def host(self) -> RemoteHost:
+        return self._host
 
     @property
     def log(self) -> Path:
@@ -85,7 +93,7 @@ class SshProcess:
         """End the service and all it started, as far as the host can be reached.
 
         Raises:
-            ProvisionError: it lives on although it was killed.
+            ProvisionError: it, or what it started, lives on although it was killed.
         """
         for number, seconds in ((signal.SIGTERM, grace_s), (signal.SIGUSR1, KILLED_S)):
             if not self._is_over() and seconds > 0:
@@ -95,6 +103,9 @@ class SshProcess:
             self._tell(TELL_SERVICE, signal.SIGKILL)
             self._host.wait_for(self._is_over, KILLED_S)
         self._refuse_stuck()
+        was_told = "exit_code" in read_record(self._run.ended(self._name))
+        if not was_told and not self._host.lost_s():
+            end_marked(self._host, self._mark)  # its launcher was killed
 
     def _refuse_stuck(self) -> None:
         record = read_record(self._run.started(self._name))
@@ -133,3 +144,31 @@ class SshProcess:
         )
         python = self._host.site.python
         self._host.run(shlex.join([python, "-S", "-E", "-c", code]))
+
+
+def end_marked(host: RemoteHost, mark: str) -> None:
+    """Kill every process on a host that carries a mark.
+
+    Args:
+        mark: Of one service, or with ``/`` at its end the beginning of many.
+
+    Raises:
+        ProvisionError: some live on although they were killed, or the host has not
+            the Python of the cluster file.
+    """
+    words = [host.site.python, "-S", "-E", "-", mark]
+    source = Path(sweep.__file__).read_text()
+    answer = host.run(shlex.join(words), source)
+    if not answer.code:
+        return
+    if pids := answer.out.split():
+        raise ProvisionError(
+            f"{len(pids)} process(es) of {mark!r} on {host.name} cannot be ended: "
+            f"pid {', '.join(pids)}.",
+            hint="they hang in the kernel (a dead GPU or file system); see dmesg "
+            "there, then pytest-pd down",
+        )
+    raise ProvisionError(
+        f"{host.name}: what is left of {mark!r} cannot be told: {answer.err.strip()}",
+        hint=f"is {host.site.python!r} there?",
+    )

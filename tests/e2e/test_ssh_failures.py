@@ -1,6 +1,8 @@
 """What goes wrong with SSH hosts, each tried on real sshd: one clear message each."""
 
+import os
 import shutil
+import signal
 import subprocess
 from contextlib import contextmanager
 
@@ -13,7 +15,7 @@ from pytest_pd.provision import ssh_host
 from pytest_pd.provision.base import Inspector, Janitor
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.provision.lease import held
-from pytest_pd.provision.rundir import RunDir, make_run_id
+from pytest_pd.provision.rundir import RunDir, make_run_id, read_record
 from pytest_pd.provision.ssh import SshBackend
 from pytest_pd.spec.cluster import ClusterSpec
 from tests import services_sshd
@@ -22,6 +24,10 @@ from tests.services import require
 from tests.services_sshd import sshd_hosts
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
+PARENT = (
+    "import subprocess, sys;"
+    f"subprocess.run([sys.executable, '-S', '-E', '-c', {SLEEPER!r}])"
+)
 
 
 @pytest.fixture
@@ -55,8 +61,8 @@ def allocated(place, root, run_id=None, nodes=2):
         yield allocation
 
 
-def started(allocation, node="node0"):
-    process = allocation.start(python(f"on-{node}", SLEEPER, node=node))
+def started(allocation, node="node0", code=SLEEPER):
+    process = allocation.start(python(f"on-{node}", code, node=node))
     wait_until(lambda: "up" in read_text(process.log), "the start")
     return process
 
@@ -209,6 +215,23 @@ def test_what_was_kept_is_ended_from_another_process(hosts, tmp_path):
 
         assert list(marked_with(f"{run_id}/")) == []
         assert not (tmp_path / "remote" / f"pytest-pd-{run_id}").exists()
+
+
+@pytest.mark.parametrize("by", ["close", "clean"])
+def test_what_a_killed_launcher_left_is_ended(hosts, tmp_path, by):
+    place, run_id = cluster(hosts, tmp_path, ttl_s=600.0), make_run_id()
+    run = RunDir(tmp_path / run_id / "toy")
+    with allocated(place, tmp_path, run_id) as allocation:
+        process = started(allocation, code=PARENT)
+        os.kill(read_record(run.started(process.name))["launcher_pid"], signal.SIGKILL)
+        wait_until(lambda: process.exit_code() == -9, "its death")
+        assert list(marked_with(f"{run_id}/"))
+        if by == "clean":
+            allocation.keep()
+            SshBackend().clean(place, run.context(run_id, 600.0))
+
+    assert list(marked_with(f"{run_id}/")) == []
+    assert not (tmp_path / "remote" / f"pytest-pd-{run_id}").exists()
 
 
 def test_preflight_looks_at_every_host(hosts, tmp_path):

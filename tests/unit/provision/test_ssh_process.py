@@ -11,6 +11,7 @@ from pytest_pd.errors import ProvisionError
 from pytest_pd.provision import ssh_allocation
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.ssh_allocation import SshAllocation
+from pytest_pd.provision.ssh_host import Answer
 from pytest_pd.provision.ssh_process import SshProcess
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_ssh import SshSite
@@ -25,12 +26,14 @@ class Host:
     name, remote, gone = "h0", "/r", ()
     site = SimpleNamespace(python="python3")
     silent_s = 0.0
+    answer = Answer(0, "", "")
 
     def __init__(self):
         self.ran, self.removed = [], []
 
-    def run(self, command):
+    def run(self, command, stdin=""):
         self.ran.append(command)
+        return self.answer
 
     def wait_for(self, done, _):
         return done()
@@ -56,7 +59,9 @@ def allocation(tmp_path, host):
     cluster = ClusterSpec(name="c", backend="ssh", ssh=site)
     made = SshAllocation(cluster, plan_of([]), run.context("r1", 5.0))
     made._hosts = {"node0": host}
-    made._processes = [SshProcess("one", tmp_path / "one.log", run, host)]
+    made._processes = [
+        SshProcess("one", tmp_path / "one.log", run, host, mark="r1/toy/one")
+    ]
     return made
 
 
@@ -64,6 +69,15 @@ def test_what_cannot_be_killed_is_told_and_keeps_its_folder(allocation, host):
     with pytest.raises(
         ProvisionError, match=r"'one' \(pid 12, launcher 11\) on h0 cannot"
     ):
+        allocation.close()
+
+    assert host.removed == [None]
+
+
+def test_what_a_killed_launcher_left_is_told_and_keeps_its_folder(allocation, host):
+    host.gone, host.answer = ("one",), Answer(1, "21 22\n", "")
+
+    with pytest.raises(ProvisionError, match=r"2 process\(es\) .* on h0 .* 21, 22"):
         allocation.close()
 
     assert host.removed == [None]
