@@ -277,15 +277,19 @@ class SlurmAllocation:
             )
         return ",".join(given[i] for i in ids)
 
-    def _send(self, host: str, launcher_pid: int, number: int) -> None:
-        """Signal everything below a launcher on its node.
+    def _send(self, host: str, pid: int, start_time: int, number: int) -> None:
+        """Signal everything below a launcher on its node, if it is still that one.
+
+        Args:
+            start_time: Of the launcher, in ticks since boot.
 
         Raises:
             ProvisionError: srun could not.
         """
         code = (
             f"import sys; sys.path.insert(0, {str(self.folder)!r}); import launcher;"
-            f"launcher.send(launcher.descendants({launcher_pid}), {number})"
+            f"alive = launcher.start_time({pid}) == {start_time};"
+            f"launcher.send(launcher.descendants({pid}) if alive else [], {number})"
         )
         done = self._handle.client.run(
             *("srun", f"--jobid={self.job}", "--overlap", "--nodes=1", "--ntasks=1"),

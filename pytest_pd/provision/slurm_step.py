@@ -95,7 +95,7 @@ class SlurmStep:
         step: str,
         handle: JobHandle,
         popen: subprocess.Popen[bytes],
-        send: Callable[[str, int, int], None],
+        send: Callable[[str, int, int, int], None],
     ) -> None:
         self._name = name
         self._node = node
@@ -161,9 +161,9 @@ class SlurmStep:
     def kill(self, signal: int) -> None:
         """Send a signal to the service and all below it, on its node."""
         record = read_record(self._run.started(self._name))
-        launcher = int(record.get("launcher_pid", 0))
-        if launcher:
-            self._send(self._node, launcher, signal)
+        if record:
+            pid, start = record["launcher_pid"], record["launcher_start_time"]
+            self._send(self._node, int(pid), int(start), signal)
 
     def disown(self) -> None:
         """Let step and srun outlive this process."""

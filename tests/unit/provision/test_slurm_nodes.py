@@ -1,6 +1,8 @@
 """What the nodes of a job say when they are asked, and what silence means."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_pd.errors import InfrastructureLost, ProvisionError
+from pytest_pd.provision import launcher
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.provision.slurm_client import SlurmClient
 from pytest_pd.provision.slurm_nodes import SlurmAllocation, slurm_folder
 from pytest_pd.spec.cluster import ClusterSpec
+from tests.kit import wait_until
 
 
 class Srun:
@@ -91,7 +95,7 @@ class Signals:
 
 
 def send(client, root, **site):
-    allocation_of(client, root, **site)._send("n01", 4711, 19)
+    allocation_of(client, root, **site)._send("n01", 4711, 99, 19)
     return client.words
 
 
@@ -103,3 +107,25 @@ def test_a_signal_that_did_not_arrive_is_told(tmp_path):
 @pytest.mark.parametrize(("by", "named"), [("gres", True), ("none", False)])
 def test_a_signal_names_gres_only_where_gpus_are_asked_for(tmp_path, by, named):
     assert ("--gres=none" in send(Signals(0), tmp_path, gpus_by=by)) is named
+
+
+class Here(SlurmClient):
+    """A job whose node is this machine."""
+
+    def run(self, *words):
+        return super().run(*words[words.index(sys.executable) :])
+
+
+@pytest.mark.parametrize(("late_ticks", "hit"), [(0, True), (1, False)])
+def test_a_signal_goes_to_the_launcher_of_the_record_alone(tmp_path, late_ticks, hit):
+    allocation = allocation_of(Here(), tmp_path)
+    shutil.copy(launcher.__file__, allocation.folder)
+    with subprocess.Popen(["sh", "-c", "sleep 30; :"]) as parent:
+        wait_until(lambda: launcher.descendants(parent.pid), "its child")
+        (child,) = launcher.descendants(parent.pid)
+        start_time = launcher.start_time(parent.pid) + late_ticks
+        try:
+            allocation._send("n01", parent.pid, start_time, signal.SIGKILL)
+            assert (launcher.start_time(child) is None) is hit
+        finally:
+            launcher.send([child], signal.SIGKILL)
