@@ -15,7 +15,8 @@ Only equal topology (by hash), kind, hardware, engine, label and load are compar
 of a baseline run under another load it is told what differs. A figure
 that is too noisy to judge is told, and fails with fail_on_noise: true; one that is
 missing on either side fails with fail_on_missing: true. A gate that can judge nothing
-fails, except for the first run that its baseline names.
+fails, except for the first run that its baseline names. Runs that --pd-gate called
+worse are in no glob's baseline: pytest-pd accept-baseline --force takes them in.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Attempt:
         wall_s: Seconds it took.
         outcomes: One a test.
         silent: Topologies that had to reach a verdict and did not.
-        gate: ``passed``, ``worse``, ``no judgement``; empty without a gate.
+        gate: A word of `GATE_WORDS`; empty without a gate.
         gate_lines: What the gate said: a line a figure, then its summary.
         gate_file: Which gate that was.
         run_dir: Where it kept the run.
@@ -73,8 +73,8 @@ class Attempt:
     queued_s: float = 0.0
 
 
-GATE_WORDS = ("", "passed", "no judgement", "worse")
-"""Words of gates, worst last."""
+GATE_WORDS = ("", "passed", "too noisy", "no judgement", "worse")
+"""Words of gates, worst last; from ``no judgement`` on they fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ def _is_unexplained(attempt: Attempt) -> bool:
     if attempt.exit_code in (3, 4):
         return True
     bad = any(o.verdict not in GREEN for o in settled(attempt.outcomes))
-    gated = attempt.gate not in ("", "passed")
+    gated = attempt.gate in ("no judgement", "worse")
     return attempt.exit_code > 0 and not (bad or attempt.silent or gated)
 
 

@@ -117,7 +117,7 @@ class Controller:
 
     def _gate_failed(self) -> bool:
         """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
-        from pytest_pd.report.gated import PASSED, gated
+        from pytest_pd.report.gated import PASSED, TOO_NOISY, gated
 
         chosen = self.session.config.getoption("pd_gate")
         if not chosen or self._exempt() or not self.verdicts:
@@ -125,7 +125,7 @@ class Controller:
         here = self.session.config.invocation_params.dir
         self.gate_file = here / Path(chosen).expanduser()
         self.gate, self.gate_word = gated(self.gate_file, [self.session.run.dir])
-        return self.gate_word != PASSED
+        return self.gate_word not in (PASSED, TOO_NOISY)
 
     def _exempt(self) -> bool:
         return bool(self.session.config.option.collectonly)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from glob import glob
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,14 @@ NOTHING_JUDGED = (
     "set-up; look at its patterns, or accept this run with pytest-pd accept-baseline"
 )
 FIRST_RUN = "this is the first run that its baseline names"
+ALL_NOISY = (
+    "nothing passed: the figures scatter too much, or the baseline runs are too few; "
+    "fail_on_noise: true fails here"
+)
+WORSE_IS_NO_BASELINE = (
+    "it is no baseline of later runs; if it is right as it is, "
+    "pytest-pd accept-baseline --force"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +96,24 @@ class GateResult:
         return tuple(line for line in self.lines if line.word is word)
 
     def summary(self) -> str:
-        """Return the counts in words, and why nothing was judged if nothing was."""
+        """Return the counts in words, and what a reader has to know of them."""
         counts = {word: len(self.of(word)) for word in GateWord}
         told = ", ".join(f"{n} {word.value}" for word, n in counts.items() if n)
-        found = f"gate {'FAILED' if self.failed else 'passed'}: {told or 'no figure'}"
-        if any(line.word not in MISSING for line in self.lines):
+        head = "cannot tell" if self.is_blind else "passed"
+        found = f"gate {'FAILED' if self.failed else head}: {told or 'no figure'}"
+        if counts[GateWord.WORSE]:
+            return f"{found}; {WORSE_IS_NO_BASELINE}"
+        if self.is_blind:
+            return found if self.failed else f"{found}; {ALL_NOISY}"
+        if counts[GateWord.PASSED]:
             return found
         return f"{found}; {NOTHING_JUDGED if self.failed else FIRST_RUN}"
+
+    @property
+    def is_blind(self) -> bool:
+        """True when figures were compared and of none it can be told how it is."""
+        words = {line.word for line in self.lines} - MISSING
+        return words == {GateWord.TOO_NOISY}
 
 
 def read_baseline(
@@ -102,14 +121,17 @@ def read_baseline(
 ) -> list[RunRecord]:
     """Return the newest baseline runs, the run under judgement left out.
 
+    A run that ``--pd-gate`` called worse is left out of what a glob names: a slow-down
+    would become its own baseline. Named in full it counts.
+
     Args:
         folder: That relative patterns start from.
         without: Folders of the run that is judged, or of topologies of it: no baseline
             for itself.
 
     Raises:
-        MeasurementError: the gate names no run and no file of accepted figures, or a
-            pattern matches something that is no run.
+        MeasurementError: the gate names no run and no file of accepted figures, all
+            that it names were worse, or a pattern matches something that is no run.
     """
     words = [word for word in gate.baseline if not is_accepted(word)]
     patterns = [str(folder / Path(word).expanduser()) for word in words]
@@ -124,8 +146,20 @@ def read_baseline(
         )
     own = tuple(without)
     found = [path for path in named if not any(overlap(path, one) for one in own)]
-    newest = sorted(found, key=_run_name)[-gate.keep :]
-    return [read_run(path) for path in newest]
+    meant = {Path(pattern) for pattern in patterns if not has_magic(pattern)}
+    kept: list[RunRecord] = []
+    for path in sorted(found, key=_run_name, reverse=True):
+        if len(kept) == gate.keep:
+            break
+        run = read_run(path)
+        if run.gate != GateWord.WORSE or path in meant:
+            kept.append(run)
+    if found and not kept and len(words) == len(gate.baseline):
+        raise MeasurementError(
+            f"All {len(found)} runs of the gate's baseline were worse than others.",
+            hint="accept what is right with pytest-pd accept-baseline --force",
+        )
+    return kept[::-1]
 
 
 def _run_name(path: Path) -> str:

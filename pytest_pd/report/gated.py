@@ -12,15 +12,17 @@ from pytest_pd.report.read import RunRecord, read_run
 from pytest_pd.spec.gate import read_gate
 
 PASSED = "passed"
+TOO_NOISY = "too noisy"
+"""Every figure is; fails only where the gate file says so."""
 WORSE = "worse"
 NO_JUDGEMENT = "no judgement"
 
 
 def gated(path: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
-    """Return the lines to show, and ``passed``, ``worse`` or ``no judgement``.
+    """Return the lines to show, and the gate's word.
 
-    A gate that cannot judge (no such file, no figure) has failed: silence is never
-    green.
+    That is ``passed``, ``too noisy``, ``worse`` or ``no judgement``. A gate that
+    cannot judge (no such file, no figure) has failed: silence is never green.
 
     Args:
         path: Of the gate.
@@ -37,7 +39,7 @@ def gated(path: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
         return [f"gate FAILED: {error}"], NO_JUDGEMENT
     lines = [*map(str, result.lines), result.summary()]
     if not result.failed:
-        return lines, PASSED
+        return lines, TOO_NOISY if result.is_blind else PASSED
     return lines, WORSE if result.of(GateWord.WORSE) else NO_JUDGEMENT
 
 

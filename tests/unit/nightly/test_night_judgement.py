@@ -105,6 +105,13 @@ def test_a_gate_without_judgement_is_invalid():
     assert night.exit_code == 26
 
 
+@pytest.mark.parametrize(("pytest_says", "code"), [(0, 0), (1, 14)])
+def test_a_gate_that_cannot_tell_explains_no_failure(pytest_says, code):
+    night = judged(attempt(told(), exit_code=pytest_says, gate="too noisy"))
+
+    assert night.exit_code == code
+
+
 def test_a_rerun_does_not_wash_a_worse_gate():
     night = judged(
         attempt(told(verdict="error", layer="infra"), gate="worse"),

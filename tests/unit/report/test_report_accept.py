@@ -251,3 +251,14 @@ def test_summaries_judge_as_their_samples_do(statistic):
     assert brief.value == pytest.approx(whole.value)
     assert brief.low == pytest.approx(whole.low, rel=0.02)
     assert brief.high == pytest.approx(whole.high, rel=0.02)
+
+
+def test_a_run_that_the_gate_called_worse_comes_in_by_accepting_it(tmp_path):
+    worse = {**passed(), "exit_status": 1, "gate": "worse"}
+    nights = [make(tmp_path / f"r{k}", 1.5, verdict=worse) for k in range(4)]
+    new = make(tmp_path / "new", 1.5)
+
+    assert accept(tmp_path, *nights) == 2
+    assert accept(tmp_path, *nights, "--force") == 0
+
+    assert gate(tmp_path, new) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -37,6 +38,12 @@ def baseline(tmp_path):
     return [make(tmp_path / f"b{i}", jitter=0.01) for i in range(8)]
 
 
+def call(run, word):
+    """Leave in a run what its gate said of it."""
+    verdict = {"run_id": run.run_id, **run.verdict, "gate": word}
+    (run.path / "verdict.json").write_text(json.dumps(verdict))
+
+
 def words(result):
     return [line.word for line in result.lines]
 
@@ -54,7 +61,8 @@ def test_slower_run_fails_and_says_by_how_much(tmp_path, baseline):
     assert result.failed
     assert words(result) == [GateWord.WORSE]
     assert "of 8 baseline run(s), limit 1.100" in str(result.lines[0])
-    assert result.summary() == "gate FAILED: 1 worse"
+    assert result.summary().startswith("gate FAILED: 1 worse; it is no baseline of")
+    assert "pytest-pd accept-baseline --force" in result.summary()
 
 
 def test_faster_run_passes(tmp_path, baseline):
@@ -67,6 +75,11 @@ def test_rough_baseline_is_too_noisy_and_fails_only_if_asked(tmp_path):
 
     assert words(judge(spec(), new, rough)) == [GateWord.TOO_NOISY]
     assert not judge(spec(), new, rough).failed
+    assert (
+        judge(spec(), new, rough)
+        .summary()
+        .startswith("gate cannot tell: 1 too noisy; nothing passed")
+    )
     assert judge(spec(fail_on_noise=True), new, rough).failed
 
 
@@ -164,6 +177,40 @@ def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
     found = read_baseline(spec(keep=3), tmp_path, without=[tmp_path / "b7"])
 
     assert [run.run_id for run in found] == ["b4", "b5", "b6"]
+
+
+def test_a_slow_down_that_stays_is_worse_every_night(tmp_path):
+    for night in range(10):
+        make(tmp_path / f"b{night:02}", jitter=0.01)
+
+    said = []
+    for night in range(10, 18):
+        run = make(tmp_path / f"b{night}", 1.2, jitter=0.01)
+        known = read_baseline(spec(), tmp_path, without=[run.path])
+        (line,) = judge(spec(), run, known).lines
+        call(run, line.word)
+        said.append(line.word)
+
+    assert said == [GateWord.WORSE] * 8
+
+
+def test_worse_runs_count_only_where_they_are_named(tmp_path, baseline):
+    for run in baseline[4:]:
+        call(run, "worse")
+
+    found = read_baseline(spec(keep=3), tmp_path, without=[])
+    named = read_baseline(spec(baseline=["b*", "b6"]), tmp_path, without=[])
+
+    assert [run.run_id for run in found] == ["b1", "b2", "b3"]
+    assert [run.run_id for run in named] == ["b0", "b1", "b2", "b3", "b6"]
+
+
+def test_a_baseline_of_worse_runs_only_is_no_first_run(tmp_path, baseline):
+    for run in baseline:
+        call(run, "worse")
+
+    with pytest.raises(MeasurementError, match="All 8 runs of the gate's baseline"):
+        read_baseline(spec(), tmp_path, without=[tmp_path / "new"])
 
 
 @pytest.mark.parametrize(

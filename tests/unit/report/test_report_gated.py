@@ -85,3 +85,13 @@ def test_attempts_are_no_baseline_of_each_other(gate, tmp_path):
 
     assert word == "passed"
     assert "this is the first run" in lines[-1]
+
+
+def test_a_gate_that_cannot_tell_of_any_figure_has_not_passed(gate, tmp_path):
+    for number in range(8):
+        run(tmp_path / f"b9{number}", 1, 8, scale=1 + number % 2)
+
+    lines, word = gated(gate, [run(tmp_path / "night-1", 1, 8, scale=1.2)])
+
+    assert word == "too noisy"
+    assert lines[-1].startswith("gate cannot tell: 2 too noisy; nothing passed")
