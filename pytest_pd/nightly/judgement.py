@@ -96,7 +96,8 @@ class Judgement:
         flaky: Green at last after infrastructure broke them, with the first reason.
         notes: What else a reader has to know, one line each.
         gate: The gate's summary, and what it did not pass.
-        missing: Listed tests that no attempt has a result of.
+        missing: Tests that no attempt has a result of; one that was skipped for want
+            of time has none.
     """
 
     verdict: Verdict
@@ -136,12 +137,14 @@ def judge_night(
     A quarantined test that is not green is told apart and makes the night neither
     green nor red. Infrastructure is nobody's content: it is never quarantined.
     """
-    last = final(attempts)
+    ends = final(attempts)
+    last = [outcome for outcome in ends if not outcome.was_not_run]
     unlucky = [outcome for outcome in last if outcome.verdict not in GREEN]
     quarantined = tuple(o for o in unlucky if is_quarantined(o, known))
     bad = tuple(o for o in unlucky if o not in quarantined)
     told = {outcome.nodeid for outcome in last}
-    missing = tuple(nodeid for nodeid in listed if nodeid not in told)
+    wanted = dict.fromkeys((*listed, *(outcome.nodeid for outcome in ends)))
+    missing = tuple(nodeid for nodeid in wanted if nodeid not in told)
     gate = gate or worst_gate(attempts)
     verdict, layer = _verdict(attempts, last, bad, quarantined, missing, gate)
     return Judgement(
@@ -205,12 +208,14 @@ def to_retry(attempt: Attempt, expected: Sequence[str]) -> tuple[str, ...]:
 def tells_time(attempt: Attempt) -> bool:
     """Tell whether an attempt shows how long its tests take.
 
-    Not where it was ended, or where topologies did not come up or were lost: then
-    most of the work was never done.
+    Not where it was ended, where a job had no time left, or where topologies did not
+    come up or were lost: then most of the work was never done.
     """
     whole = not attempt.cut and attempt.exit_code in (0, 1) and not attempt.silent
     return whole and not any(
-        o.verdict == "blocked" or (o.layer == "infra" and o.verdict in BAD)
+        o.verdict == "blocked"
+        or o.was_not_run
+        or (o.layer == "infra" and o.verdict in BAD)
         for o in attempt.outcomes
     )
 
@@ -300,6 +305,8 @@ def _notes(
 ) -> Iterable[str]:
     if missing:
         yield f"{len(missing)} listed test(s) have no result, the first: {missing[0]}"
+    if late := [o for o in final(attempts) if o.was_not_run]:
+        yield f"{len(late)} of them {late[0].reason}"
     for name in _still_silent(attempts, last):
         yield f"topology {name!r} reached no verdict"
     for attempt in attempts:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from pytest_pd.report.outcome import NOT_RUN
+
 LEAST_S = 10.0
 """What any test is given, and what taking the topology down needs."""
 
@@ -52,6 +54,6 @@ def why_no_time(left_s: float | None, needed_s: float) -> str:
     if left_s is None or left_s >= needed_s:
         return ""
     return (
-        f"not run: time limit ({max(left_s, 0):.0f} s of the job are left, "
+        f"{NOT_RUN}time limit ({max(left_s, 0):.0f} s of the job are left, "
         f"{needed_s:.0f} s are needed)"
     )

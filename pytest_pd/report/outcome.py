@@ -12,6 +12,8 @@ BAD = ("error", "failed", "invalid", "blocked")
 GREEN = ("passed", "skipped")
 """All others are not, also words that are not known here."""
 ORDER = (*BAD, *GREEN)
+NOT_RUN = "not run: "
+"""How the reason of a test begins that was skipped for want of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class TestOutcome:
     duration_s: float
     reason: str = ""
     layer: str = ""
+
+    @property
+    def was_not_run(self) -> bool:
+        """True when there was no time for the test: that is no result."""
+        return self.verdict == "skipped" and self.reason.startswith(NOT_RUN)
 
     def as_record(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -13,6 +13,7 @@ from pytest_pd.nightly.judgement import (
     Gated,
     Verdict,
     judge_night,
+    tells_time,
     to_retry,
 )
 from pytest_pd.report.outcome import TestOutcome
@@ -103,6 +104,30 @@ def test_a_gate_without_judgement_is_invalid():
     night = judged(attempt(told(), exit_code=1, gate="no judgement"))
 
     assert night.exit_code == 26
+
+
+LATE = "not run: time limit (5 s of the job are left, 30 s are needed)"
+
+
+def test_a_test_that_the_job_had_no_time_for_has_no_result():
+    late = [told(f"s.py::b{k}", "skipped", reason=LATE) for k in range(200)]
+    night = judge_night(
+        [attempt(told(), *late)], NOBODY, ["s.py::a", *(o.nodeid for o in late)]
+    )
+
+    assert night.exit_code == 31
+    assert len(night.missing) == 200
+    assert night.notes == (
+        "200 listed test(s) have no result, the first: s.py::b0",
+        f"200 of them {LATE}",
+    )
+    assert not tells_time(attempt(told(), *late))
+
+
+def test_a_test_that_is_skipped_for_another_reason_has_a_result():
+    night = judged(attempt(told(), told("s.py::b", "skipped", reason="no GPU here")))
+
+    assert night.exit_code == 0
 
 
 @pytest.mark.parametrize(("pytest_says", "code"), [(0, 0), (1, 14)])
