@@ -20,6 +20,8 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
     prefill = plan.of_role(Role.PREFILL)
     decode = plan.of_role(Role.DECODE)
     names = engine_of(spec).evidence(spec)
+    # of a connector without a counter nobody knows what it moves
+    pulls = expected.transfer == "pull" and bool(names.transferred_bytes)
     return {
         "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
         "disaggregated": bool(prefill and decode),
@@ -28,6 +30,10 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "checks_requests": expected.true_tokens,
         "deterministic": expected.deterministic == "exact",
         "kv_shape": expected.kv is not None and expected.block_tokens is not None,
+        "handed_tokens": (expected.transfer == "shared_storage" or pulls)
+        and expected.block_tokens is not None
+        and bool(names.external_tokens),
+        "handed_bytes": pulls and has_even_bytes(spec, plan),
         "shared_storage": expected.transfer == "shared_storage",
         "pull": expected.transfer == "pull",
         "several_workers": max(len(prefill), len(decode)) > 1,
@@ -43,6 +49,22 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
         "prompt_logprobs": spec.router is None or spec.router.kind != "vllm_router",
     }
+
+
+def has_even_bytes(spec: TopologySpec, plan: DeploymentPlan) -> bool:
+    """Tell whether the model's shape says how many bytes all ranks of decode pull.
+
+    A rank of TP pulls its share of the KV heads, or a copy where they are fewer; the
+    latent vector of MLA counts as one head. Which stages of PP count is not known.
+    The reference engine moves each prompt's KV once, whatever shape it plays.
+    """
+    kv, pool = plan.expected.kv, spec.decode
+    if kv is None or plan.expected.block_tokens is None or pool is None:
+        return False
+    if plan.rehearsal or plan.engine == "reference":
+        return True
+    pools = [pool.worker(replica) for replica in range(pool.replicas)]
+    return all(each.pp == 1 and kv.kv_heads % each.tp == 0 for each in pools)
 
 
 MIGRATION = "--migration-limit"

@@ -46,35 +46,35 @@ def test_prefill_computes_the_prompts(ask, watch, questions):
     assert seen.window.total(Role.PREFILL, "external_tokens") in (None, 0)
 
 
-@pytest.mark.pd_needs("kv_shape", "known_answers")
+@pytest.mark.pd_needs("counts_tokens", "handed_tokens")
 def test_decode_gets_the_tokens_that_the_prompts_predict(
     ask, watch, questions, deployment
 ):
     expected = deployment.plan.expected
     for question in questions:
         with watch() as seen:
-            send(ask, [question])
+            (tokens,) = send(ask, [question])
         window = seen.window
 
         handed = window.total(Role.DECODE, "external_tokens")
-        assert handed in handed_over_tokens(expected, question.tokens), (
-            f"decode got {handed} of {question.tokens} prompt tokens from prefill"
+        assert handed in handed_over_tokens(expected, tokens), (
+            f"decode got {handed} of {tokens} prompt tokens from prefill"
         )
         computed = window.total(Role.DECODE, "computed_tokens")
         if computed is not None:
-            assert computed <= question.tokens - handed + 1, (
+            assert computed <= tokens - handed + 1, (
                 f"decode computed {computed} prompt tokens itself"
             )
 
 
-@pytest.mark.pd_needs("kv_shape", "known_answers", "pull")
+@pytest.mark.pd_needs("handed_bytes")
 def test_bytes_are_those_of_the_models_shape(ask, watch, questions, deployment):
     with watch() as seen:
-        send(ask, questions)
+        lengths = send(ask, questions)
 
     moved = seen.window.total(Role.DECODE, "transferred_bytes")
     expected = deployment.plan.expected
-    assert moved == sum(handed_over_bytes(expected, q.tokens) for q in questions)
+    assert moved == sum(handed_over_bytes(expected, n) for n in lengths)
     assert seen.window.total(Role.DECODE, "transfer_failures") in (None, 0)
 
 

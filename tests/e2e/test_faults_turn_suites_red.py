@@ -74,22 +74,33 @@ def test_without_a_fault_everything_is_green(tmp_path, transfer):
     assert run(tmp_path, transfer, None) == (0, set())
 
 
-def test_prompts_of_unknown_length_are_green(tmp_path):
-    """Under another name the model is one whose prompts only the engine can count."""
+@pytest.fixture
+def other(tmp_path):
+    """The model under another name: only the engine can count its prompts."""
     copied = shutil.copytree(SUITES.parent / "fixtures/models/tiny", tmp_path / "other")
-    pool = {"replicas": 1, "args": ["--no-enable-prefix-caching"]}
+    return {"path": str(copied), "served_name": "other"}
 
-    found = run(
-        tmp_path,
-        "shared_storage",
-        None,
-        suite="test_handover.py",
-        model={"path": str(copied), "served_name": "other"},
-        prefill=pool,
-        decode=pool,
-    )
+
+@pytest.mark.parametrize("transfer", sorted(TRANSFER))
+def test_prompts_of_unknown_length_are_green(tmp_path, transfer, other):
+    pool = {"replicas": 1, "args": ["--no-enable-prefix-caching"]}
+    keys = {"model": other, "prefill": pool, "decode": pool}
+
+    found = run(tmp_path, transfer, None, suite="test_handover.py", **keys)
 
     assert found == (0, set())
+
+
+def test_a_decode_that_computes_prompts_of_unknown_length_is_red(tmp_path, other):
+    fault = {"kind": "silent_recompute"}
+
+    code, red = run(tmp_path, "tcp", fault, suite="test_handover.py", model=other)
+
+    assert code == 1
+    assert red >= {
+        "test_decode_gets_the_tokens_that_the_prompts_predict",
+        "test_bytes_are_those_of_the_models_shape",
+    }
 
 
 @pytest.mark.parametrize(("transfer", "fault"), CASES)

@@ -1,0 +1,84 @@
+"""What a topology lets the suites ask about its hand-over, whatever its model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_pd.plan.model import KvShape
+from pytest_pd.plugin.facts import facts_of
+from pytest_pd.provision.compose import plan_deployment
+from pytest_pd.spec.cluster import ClusterSpec
+from pytest_pd.spec.file import read_topology
+from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.topology import TopologySpec
+
+H100 = ClusterSpec(name="site", hardware="h100", nodes=2, gpus_per_node=8)
+NIXL = {
+    "name": "made",
+    "hardware": "h100",
+    "model": {"path": "somebody/a-model", "served_name": "m"},
+    "engine": {"kind": "vllm"},
+    "kv_transfer": {"connector": "nixl"},
+    "prefill": {"replicas": 1},
+    "decode": {"replicas": 1},
+    "router": {"kind": "vllm_router"},
+}
+EIGHT_HEADS = KvShape(layers=32, kv_heads=8, head_dim=128, itemsize=2)
+
+
+def facts(kv: KvShape | None = None, **keys: object) -> dict[str, bool]:
+    spec = TopologySpec.model_validate({**NIXL, **keys})
+    return known(spec, kv)
+
+
+def known(spec: TopologySpec, kv: KvShape | None = None) -> dict[str, bool]:
+    plan = plan_deployment(spec, H100)
+    expected = replace(plan.expected, kv=kv)
+    return facts_of(spec, replace(plan, expected=expected))
+
+
+@pytest.mark.parametrize("name", ["llama31_8b_8p8d", "dynamo_8b_2gpu"])
+def test_tokens_of_a_real_model_are_checked(name):
+    (file,) = find("topologies", [name], Roots(Path()))
+
+    found = known(read_topology(file.path, file.name))
+
+    assert not found["known_answers"]
+    assert found["counts_tokens"]
+    assert found["handed_tokens"]
+
+
+def test_bytes_need_the_shape_of_the_model():
+    assert facts(EIGHT_HEADS)["handed_bytes"]
+    assert not facts(None)["handed_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("decode", "holds"),
+    [({"tp": 8}, True), ({"tp": 4, "pp": 2}, False)],
+)
+def test_bytes_need_ranks_whose_shares_add_up(decode, holds):
+    assert facts(EIGHT_HEADS, decode=decode)["handed_bytes"] is holds
+
+
+def test_bytes_of_heads_that_ranks_share_cannot_be_told():
+    latent = KvShape(layers=61, kv_heads=1, head_dim=288, itemsize=2)
+
+    assert not facts(latent, decode={"tp": 8})["handed_bytes"]
+    assert facts(latent, decode={"tp": 1})["handed_bytes"]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "dynamo"])
+def test_another_connector_promises_no_count(kind):
+    found = facts(
+        EIGHT_HEADS,
+        engine={"kind": kind},
+        router={"kind": "dynamo" if kind == "dynamo" else "vllm_router"},
+        kv_transfer={"connector": "LMCacheConnectorV1"},
+    )
+
+    assert not found["handed_tokens"]
+    assert not found["handed_bytes"]
