@@ -44,6 +44,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "session_affinity": spec.router is not None
         and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
+        "prefix_caching": caches_prefixes(spec, plan),
         "reference": plan.engine == "reference",
         "migrates": claims_migration(plan),
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
@@ -65,6 +66,20 @@ def has_even_bytes(spec: TopologySpec, plan: DeploymentPlan) -> bool:
         return True
     pools = [pool.worker(replica) for replica in range(pool.replicas)]
     return all(each.pp == 1 and kv.kv_heads % each.tp == 0 for each in pools)
+
+
+NO_CACHE = "--no-enable-prefix-caching"
+
+
+def caches_prefixes(spec: TopologySpec, plan: DeploymentPlan) -> bool:
+    """Tell whether no key and no flag turns prefix caching of prompts off."""
+    pool = spec.prefill or spec.aggregated
+    if pool is not None and pool.prefix_caching is False:
+        return False
+    role = Role.PREFILL if spec.prefill else Role.AGGREGATED
+    words = {*spec.engine.args, *(pool.args if pool else ())}
+    words |= {w for each in plan.services if each.role is role for w in each.argv}
+    return NO_CACHE not in {word.replace("_", "-") for word in words}
 
 
 MIGRATION = "--migration-limit"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_pd.plan.model import Endpoint, Role
+from pytest_pd.plan.model import WORKERS, Endpoint, Role
 from pytest_pd.plan.seam import EvidenceNames, RouterWitness
 from pytest_pd.probe.evidence import Delta, Snapshot, WorkerEvidence
 
@@ -42,6 +42,28 @@ class Window:
         values = [getattr(e, counter) for e in self.of_role(role).values()]
         known = [value for value in values if value is not None]
         return sum(known) if known else None
+
+    def lost(self) -> dict[str, str]:
+        """Return the services whose counters say nothing of this window, and why.
+
+        A worker is lost without both of its pages, or when it was restarted. A
+        router may have no page at all: only one that is there once is missed.
+        """
+        before, after = self.delta.before.failed, self.delta.after.failed
+        found = {}
+        for endpoint in self.endpoints:
+            name, works = endpoint.service, endpoint.role in WORKERS
+            why = after.get(name) or before.get(name)
+            if why and (works or (name in before) != (name in after)):
+                found[name] = why
+            elif works and self.delta.was_reset(name, self.names):
+                found[name] = "it was restarted: its counters began anew"
+        return found
+
+    def without_log(self, role: Role) -> list[str]:
+        """Return the services of a role whose log is not on this machine."""
+        services = {e.service for e in self.endpoints if e.role is role}
+        return sorted(services - set(self.delta.after.logs))
 
     def foreign_requests(self, own: int) -> int | None:
         """Return how many requests in the window were not ours.

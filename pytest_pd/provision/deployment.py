@@ -20,7 +20,8 @@ class Deployment:
     """A topology that is up.
 
     Attributes:
-        processes: By service name; empty when it was attached by URL.
+        processes: By service name; empty when it was attached by URL, or to nodes
+            that somebody else holds.
         timings: Seconds of each stage of bring-up: ``allocate``, ``start``,
             ``ready:<service>``, ``stage:<service>:<stage>`` (since that service's
             start), ``first_token``, ``total``.
@@ -48,7 +49,11 @@ class Deployment:
 
     @property
     def logs(self) -> Mapping[str, Path]:
-        return {name: process.log for name, process in self.processes.items()}
+        """Log by service name; of somebody else's processes those that are here."""
+        if self.processes:
+            return {name: process.log for name, process in self.processes.items()}
+        known = {each.name: self.run_dir / each.log for each in self.plan.services}
+        return {name: log for name, log in known.items() if log.is_file()}
 
     def endpoints(self, role: Role) -> tuple[Endpoint, ...]:
         """Return the endpoints of one role, in replica order."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from pytest_pd.plan.model import WORKERS
-from pytest_pd.probe.named import named_in
+from pytest_pd.probe.named import named_in, names_workers
 from pytest_pd.probe.openai import COMPLETIONS
 from pytest_pd.provision.compose import router_of
 
@@ -58,6 +58,8 @@ def test_the_hand_over_does_not_hold_requests_up(ask, ask_aggregated, prompts):
 def test_no_worker_is_slower_than_its_peers(client, prompts, deployment, topology):
     """One slow GPU or one bad link hides in the mean of all workers."""
     witness = router_of(topology).witness(topology)
+    if not names_workers(witness):
+        pytest.skip("this router does not name the workers in its answers")
     workers = sum(len(deployment.plan.of_role(role)) for role in WORKERS)
     took_s = defaultdict(list)
     for index in range(PER_WORKER * workers):
@@ -70,9 +72,9 @@ def test_no_worker_is_slower_than_its_peers(client, prompts, deployment, topolog
         begun_s = time.perf_counter()
         response = client.post(COMPLETIONS, json=body | dict(witness.ask))
         elapsed_s = time.perf_counter() - begun_s
+        assert response.status_code == 200, response.text
         named = named_in(witness, response.headers, response.json())
-        if named is None:
-            pytest.skip("this router does not name the workers in its answers")
+        assert named is not None, f"an answer names no workers: {response.text}"
         for phase, name in zip(("prefill", "decode"), named, strict=True):
             took_s[phase, name].append(elapsed_s)
 

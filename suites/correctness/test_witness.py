@@ -63,6 +63,8 @@ def test_log_tells_of_both_phases_of_every_request(answers, witness):
         pytest.skip("this router's log does not name workers")
 
     window, _ = answers()
+    if window.without_log(Role.ROUTER):
+        pytest.skip("its log is not here")
     routers = [e.service for e in window.endpoints if e.role is Role.ROUTER]
     text = "".join(window.delta.new_log(name) for name in routers)
     named = named_in_log(witness, text)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from pytest_pd.errors import InvalidRun
+from pytest_pd.fixtures.witness import whole
 from pytest_pd.plan.model import Endpoint, Role
 from pytest_pd.plan.seam import EvidenceNames
 from pytest_pd.probe.evidence import Snapshot, take_snapshot
@@ -103,6 +107,58 @@ def test_requests_that_are_not_ours_are_foreign(role, own, foreign):
 
 def test_foreign_traffic_is_unknown_where_nobody_counts():
     assert window(BEFORE, AFTER).foreign_requests(1) is None
+
+
+PLACES = [
+    Endpoint("p-0", Role.PREFILL, "http://127.0.0.1:1"),
+    Endpoint("d-0", Role.DECODE, "http://127.0.0.1:2"),
+    Endpoint("router", Role.ROUTER, "http://127.0.0.1:3"),
+]
+
+
+def lost(before=(), after=(), **pages):
+    """Return what is lost of a window whose pages could not be read by name."""
+    known = {"p_0": "requests_total 4", "d_0": "requests_total 4", "router": "a 1"}
+
+    def taken(at_s, failed, **changed):
+        left = {k: v for k, v in {**known, **changed}.items() if k not in failed}
+        failed = {name.replace("_", "-"): "timed out" for name in failed}
+        return replace(snapshot(at_s, **left), failed=failed)
+
+    delta = taken(1.0, after, **pages).since(taken(0.0, before))
+    return Window(delta, PLACES, NAMES).lost()
+
+
+def test_a_window_with_all_pages_has_lost_nothing():
+    assert lost() == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((), ["p_0"]), (["p_0"], ()), (["p_0"], ["p_0"])]
+)
+def test_a_worker_without_a_page_is_lost(before, after):
+    assert lost(before, after) == {"p-0": "timed out"}
+
+
+def test_a_router_is_lost_only_when_it_had_a_page():
+    assert lost((), ["router"]) == {"router": "timed out"}
+    assert lost(["router"], ["router"]) == {}
+
+
+def test_a_worker_that_began_anew_is_lost():
+    (told,) = lost(d_0="requests_total 1").items()
+
+    assert told[0] == "d-0"
+    assert "restarted" in told[1]
+
+
+def test_a_test_in_whose_window_counters_are_lost_is_invalid(tmp_path):
+    page = {"d_0": "requests_total 4"}
+    after = replace(snapshot(1.0, **page), failed={"p-0": "timed out"})
+    seen = Window(after.since(snapshot(**page)), PLACES[:2], NAMES)
+
+    with pytest.raises(InvalidRun, match="p-0: timed out"):
+        whole(seen, tmp_path)
 
 
 def test_a_page_that_cannot_be_read_is_told_and_not_zero():

@@ -48,6 +48,20 @@ def test_a_run_id_restores_plan_logs_and_processes(kept):
     found.check_alive()
 
 
+def test_logs_of_nodes_that_somebody_else_holds_are_read_where_they_are(kept):
+    run, run_id, _ = kept
+    run.write_manifest(backend="slurm")
+    (run.logs / "decode-0.log").unlink()
+
+    found = attach_run(run_id, root=run.path.parents[1])
+    run.write_manifest(backend="local")
+
+    assert not found.processes
+    assert found.logs == {
+        name: run.logs / f"{name}.log" for name in ("prefill-0", "router")
+    }
+
+
 def test_a_death_since_then_is_told(kept):
     run, run_id, _ = kept
     found = attach_run(run_id, root=run.path.parents[1])

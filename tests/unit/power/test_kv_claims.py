@@ -1,4 +1,4 @@
-"""What a topology lets the suites ask about its hand-over, whatever its model."""
+"""What a topology lets the suites ask about its KV, whatever its model."""
 
 from __future__ import annotations
 
@@ -82,3 +82,19 @@ def test_another_connector_promises_no_count(kind):
 
     assert not found["handed_tokens"]
     assert not found["handed_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "holds"),
+    [
+        ({}, True),
+        ({"prefill": {"prefix_caching": True}}, True),
+        ({"prefill": {"prefix_caching": False}}, False),
+        ({"prefill": {"args": ["--no-enable-prefix-caching"]}}, False),
+        ({"prefill": {"workers": [{"args": ["--no_enable_prefix_caching"]}]}}, False),
+        ({"engine": {"kind": "vllm", "args": ["--no-enable-prefix-caching"]}}, False),
+        ({"decode": {"prefix_caching": False}}, True),
+    ],
+)
+def test_repeats_are_looked_for_where_prompts_are_cached(keys, holds):
+    assert facts(**keys)["prefix_caching"] is holds
