@@ -10,8 +10,14 @@ from pytest_pd.spec.topology import TopologySpec
 EVEN_POLICIES = ("", "round_robin", "random", "consistent_hash", "power_of_two")
 """Router policies that give requests of many sessions to all workers alike."""
 
-SESSION_POLICIES = ("consistent_hash", "consistent_hashing", "cache_aware")
-"""Router policies that keep a session on its worker."""
+SESSION_POLICIES = ("consistent_hash", "consistent_hashing")
+"""Router policies that keep a session on its worker, whatever its prompts say.
+
+``cache_aware`` is none: it goes by the prompt's text, and spreads different prompts.
+"""
+
+NO_API = ("dynamo",)
+"""Engines whose workers answer no HTTP requests but those for health and metrics."""
 
 
 def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
@@ -45,6 +51,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         and (spec.router.policy or "") in SESSION_POLICIES,
         "known_answers": expected.true_tokens and is_recall(plan.model_path),
         "prefix_caching": caches_prefixes(spec, plan),
+        "workers_answer": plan.engine not in NO_API,
         "reference": plan.engine == "reference",
         "migrates": claims_migration(plan),
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice

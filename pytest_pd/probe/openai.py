@@ -145,11 +145,17 @@ def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def text_of(data: Mapping[str, Any]) -> str:
-    """Return the text of an answer or of one event of a stream; empty for none."""
+    """Return the text of an answer or of one event of a stream; empty for none.
+
+    What a model thinks before it answers comes first; vLLM has called it by two names,
+    and says it under both in some releases.
+    """
     choice = _choice(data)
     part = choice.get("message") or choice.get("delta")
-    content = part.get("content") if isinstance(part, dict) else None
-    return str(choice.get("text") or content or "")
+    if not isinstance(part, dict):
+        return str(choice.get("text") or "")
+    thought = part.get("reasoning") or part.get("reasoning_content") or ""
+    return f"{thought}{part.get('content') or ''}"
 
 
 def _reason(data: Mapping[str, Any]) -> str | None:

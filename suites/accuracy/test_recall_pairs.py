@@ -18,7 +18,7 @@ from pytest_pd.probe.promptbook import PromptBook
 pytestmark = [
     pytest.mark.accuracy,
     pytest.mark.pd_level("standard"),
-    pytest.mark.pd_needs("disaggregated", "known_answers"),
+    pytest.mark.pd_needs("disaggregated", "known_answers", "workers_answer"),
 ]
 
 SAMPLES = 200
@@ -41,8 +41,8 @@ def pairs(deployment, client, aggregated_client):
     """Ask 200 chains of look-ups, at all lengths, in one order on both sides."""
     from pytest_pd.fixtures.ask import asker
 
-    model = deployment.plan.served_model
-    split, whole = asker(client, model), asker(aggregated_client, model)
+    plan = deployment.plan
+    split, whole = asker(client, plan), asker(aggregated_client, plan)
     book = PromptBook(deployment.plan.model_path, f"accuracy:{time.time_ns()}")
 
     def one(index):

@@ -18,7 +18,7 @@ from pytest_pd.proxy.ask import PULL_PARAMS
 
 pytestmark = [
     pytest.mark.correctness,
-    pytest.mark.pd_needs("disaggregated", "known_answers"),
+    pytest.mark.pd_needs("disaggregated", "known_answers", "workers_answer"),
 ]
 
 PROMPTS = 4
@@ -39,8 +39,7 @@ def stages(deployment):
         for role in (Role.PREFILL, Role.DECODE)
     }
     yield {
-        role: [asker(client, plan.served_model) for client in made]
-        for role, made in clients.items()
+        role: [asker(client, plan) for client in made] for role, made in clients.items()
     }
     for made in clients.values():
         for client in made:

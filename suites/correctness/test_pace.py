@@ -37,6 +37,7 @@ def seconds(ask, question, tokens):
     return time.perf_counter() - begun_s
 
 
+@pytest.mark.pd_needs("workers_answer")
 def test_the_hand_over_does_not_hold_requests_up(ask, ask_aggregated, prompts):
     """KV over a slow path (TCP for RDMA, a slow disk) leaves answers right."""
     split_s, alone_s = [], []

@@ -34,6 +34,7 @@ def questions(prompts, deployment):
     ]
 
 
+@pytest.mark.pd_needs("workers_answer")
 def test_greedy_output_equals_aggregated(ask, ask_aggregated, questions):
     differing = []
     for index, question in enumerate(questions):

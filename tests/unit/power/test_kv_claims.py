@@ -98,3 +98,22 @@ def test_another_connector_promises_no_count(kind):
 )
 def test_repeats_are_looked_for_where_prompts_are_cached(keys, holds):
     assert facts(**keys)["prefix_caching"] is holds
+
+
+@pytest.mark.parametrize(
+    ("policy", "holds"),
+    [("consistent_hash", True), ("cache_aware", False), ("round_robin", False)],
+)
+def test_a_session_is_kept_only_by_what_goes_by_it(policy, holds):
+    found = facts(router={"kind": "vllm_router", "policy": policy})
+
+    assert found["session_affinity"] is holds
+
+
+@pytest.mark.parametrize(("engine", "answers"), [("vllm", True), ("dynamo", False)])
+def test_workers_of_dynamo_are_not_asked_themselves(engine, answers):
+    router = {"kind": "dynamo" if engine == "dynamo" else "vllm_router"}
+
+    found = facts(engine={"kind": engine}, router=router)
+
+    assert found["workers_answer"] is answers
