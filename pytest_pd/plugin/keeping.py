@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_pd.report.outcome import OUTCOMES_FILE, TestOutcome
 from pytest_pd.report.provenance import environment, git_commit, provenance
-from pytest_pd.secret import redact
+from pytest_pd.secret import redact_all
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
@@ -27,9 +27,14 @@ def folder_of(session: PdSession, topology_id: str) -> Path:
 
 
 def keep_environment(session: PdSession, topology_id: str) -> None:
-    """Write ``environment.json``: versions, host, variables with secrets masked."""
-    text = redact(json.dumps(environment(os.environ), indent=1), session.secrets)
-    (folder_of(session, topology_id) / "environment.json").write_text(text)
+    """Write ``environment.json``: versions, host, variables with secrets masked.
+
+    It is for its owner alone: nobody knows every name that a secret can have.
+    """
+    found = redact_all(environment(os.environ), session.secrets)
+    path = folder_of(session, topology_id) / "environment.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(found, indent=1))
 
 
 def keep_entries(
@@ -51,8 +56,8 @@ def keep_outcomes(session: PdSession, outcomes: list[TestOutcome]) -> None:
     """
     if not outcomes or not session.run.dir.is_dir():
         return
-    records = [json.dumps(outcome.as_record()) for outcome in outcomes]
-    lines = [redact(record, session.secrets) + "\n" for record in records]
+    records = redact_all([each.as_record() for each in outcomes], session.secrets)
+    lines = [json.dumps(record) + "\n" for record in records]
     with (session.run.dir / OUTCOMES_FILE).open("a", encoding="utf-8") as file:
         file.writelines(lines)
     outcomes.clear()

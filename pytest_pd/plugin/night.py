@@ -17,7 +17,7 @@ from pytest_pd.plugin.layer import Layers, told_layer
 from pytest_pd.plugin.selection import topology_of
 from pytest_pd.plugin.verdict import tells_end, verdict_of
 from pytest_pd.report.outcome import TestOutcome, reason_of
-from pytest_pd.report.redact import redact, secrets_in
+from pytest_pd.secret import redact_all, secrets_in
 
 TESTS = "tests.jsonl"
 ONLY = "only.txt"
@@ -91,6 +91,6 @@ class Record:
             reason="" if report.passed else reason_of(report.longrepr),
             layer=told_layer(report),
         )
-        line = redact(json.dumps(outcome.as_record()), self.secrets)
+        line = json.dumps(redact_all(outcome.as_record(), self.secrets))
         with (self.folder / OUTCOMES).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
