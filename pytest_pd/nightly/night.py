@@ -78,13 +78,15 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
     book, began_s = Book(wishes, folder, say), time.monotonic()
     try:
         book.address = webhook_address(wishes.webhook, os.environ)
+        # no test needs it, and what is not there stands in no output of theirs
+        os.environ.pop(wishes.webhook, None)
         book.known = _quarantine(wishes.quarantine, now)
         limit_s = wishes.budget_s and max(wishes.budget_s, LISTING_S)
         listed = list_tests(wishes.words, folder, limit_s)
     except TimeoutError as error:
         return book.end(nothing_run(Verdict.CUT, f"{error}: nothing was started"))
     except SpecError as error:
-        why = redact(str(error), secrets_in(os.environ))
+        why = redact(str(error), (book.address, *secrets_in(os.environ)))
         book.close(nothing_run(Verdict.UNSTARTED, why))
         say(f"night: {Verdict.UNSTARTED}, {folder}")
         raise
@@ -175,8 +177,9 @@ def webhook_address(variable: str, environ: Mapping[str, str]) -> str:
         return ""
     found = environ.get(variable, "")
     if not found.startswith(("https://", "http://")):
+        named = variable if variable.isidentifier() else "What was named"
         raise SpecError(
-            f"{variable} holds no web address.",
+            f"{named} holds no web address.",
             hint="--webhook-env takes the NAME of a variable that does",
         )
     return found

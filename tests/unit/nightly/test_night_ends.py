@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -53,6 +54,29 @@ def test_a_refused_night_leaves_record_and_page_and_tells_the_webhook(site, tmp_
     assert verdict == "over budget"
     assert "over the budget of 0.01 s" in page
     assert [body["exit_code"] for body in site] == [32]
+
+
+def test_the_address_of_the_webhook_is_in_no_environment_of_a_test(site, monkeypatch):
+    monkeypatch.setenv("MORNING", "http://hook/T0KEN")
+    seen = []
+    listed = module.list_tests
+
+    def look(*args):
+        seen.append(dict(os.environ))
+        return listed(*args)
+
+    def run(_words, folder, *_, **__):
+        seen.append(dict(os.environ))
+        folder.mkdir()
+        return Attempt(0, 1.0, (told("a"),))
+
+    monkeypatch.setattr(module, "list_tests", look)
+    monkeypatch.setattr(module, "run_tests", run)
+
+    assert spend(Wishes((), webhook="MORNING"), print) == 0
+
+    assert ["T0KEN" in str(environ) for environ in seen] == [False, False]
+    assert len(site) == 1
 
 
 def test_a_night_after_a_refused_one_is_begun(site, monkeypatch, tmp_path):
