@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from pytest_pd import __version__
@@ -104,24 +107,61 @@ def _is_unread() -> bool:
     return True
 
 
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write says when its disk takes no more; such an error names no file."""
+
+
+def _make_writable() -> None:
+    """Let any text be printed: to a closed stream, and to one that knows only ASCII."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _in_words(error: OSError) -> PdError | None:
+    """Return what a user can do about `error`; None for a bug of ours."""
+    if error.filename is not None:
+        return PdError(
+            f"{str(error.filename)!r} cannot be used: {error.strerror}.",
+            hint="look at its name, its permissions and the room on its disk",
+        )
+    try:
+        sys.stdout.flush()  # what a failed write left is still there, and fails again
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        what = "standard output"
+    else:
+        if error.errno not in ROOM:
+            return None
+        what = "a file"
+    return PdError(
+        f"{what.capitalize()} cannot be written: {error.strerror}.",
+        hint="make room on its disk, or write to another",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors are exit code 2.
 
-    So is a named file that is missing, closed to us, or on a full disk.
+    So is a named file that is missing or closed to us, and a full disk.
     """
     if "_ARGCOMPLETE" in os.environ:
         complete(os.environ.get("COMP_LINE", ""))
     words = list(sys.argv[1:] if argv is None else argv)
-    make_parser().parse_known_args(words[:1] or ["--help"])
-    text, module_name = COMMANDS[words[0]]
-    module = import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"pytest-pd {words[0]}",
-        description=module.__doc__ or text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.configure(parser)
     try:
+        _make_writable()
+        make_parser().parse_known_args(words[:1] or ["--help"])
+        text, module_name = COMMANDS[words[0]]
+        module = import_module(module_name)
+        parser = argparse.ArgumentParser(
+            prog=f"pytest-pd {words[0]}",
+            description=module.__doc__ or text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(parser)
         return _carried_out(module, parser.parse_args(words[1:]))
     except PdError as error:
         print(f"pytest-pd {words[0]}: {error}", file=sys.stderr)
@@ -129,12 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
             return UNREAD
-        if error.filename is None:
+        told = _in_words(error)
+        if told is None:
             raise
-        told = PdError(
-            f"{str(error.filename)!r} cannot be used: {error.strerror}.",
-            hint="look at its name, its permissions and the room on its disk",
-        )
         print(f"pytest-pd {words[0]}: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -79,3 +79,50 @@ def test_a_reader_that_leaves_early_is_no_error():
 
     assert told == b""
     assert child.returncode == UNREAD
+
+
+def ended(words, shell="", **variables):
+    """Run a command below a shell's redirections; return its code and its stderr."""
+    line = f"exec {sys.executable} -m pytest_pd.cli {words} {shell}"
+    env = os.environ | variables
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env=env, timeout=60)
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("variables", [{}, UNBUFFERED])
+def test_output_on_a_full_disk_is_told(variables):
+    code, told = ended("topologies local_1p1d", ">/dev/full", **variables)
+
+    assert code == 2
+    assert "cannot be written: No space left on device." in told
+    assert "try: make room" in told
+    assert "Traceback" not in told
+    assert "ignored" not in told
+
+
+def test_a_file_on_a_full_disk_is_told(capsys):
+    assert main(["plan", "local_1p1d", "--lock", "/dev/full"]) == 2
+
+    told = capsys.readouterr().err
+    assert told.startswith("pytest-pd plan: A file cannot be written: No space left")
+
+
+def test_a_closed_output_is_taken_as_not_wanted():
+    assert ended("topologies local_1p1d", ">&-") == (0, "")
+
+
+def test_an_output_of_ascii_takes_other_letters(tmp_path):
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\ngröße: 1\n", encoding="utf-8")
+
+    assert ended(f"topologies {path}", **plain) == (0, "")
+
+
+def test_an_interrupt_while_a_command_is_imported_is_quiet(monkeypatch):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pytest_pd.cli.import_module", interrupted)
+
+    assert main(["topologies"]) == 130
