@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_pd.errors import ProvisionError
-from pytest_pd.provision.launcher import MARK, boot_id, send, start_time
+from pytest_pd.provision.launcher import MARK, place, send, start_time
 
 KILLED_S = 5.0
 LOOK_S = 0.02
@@ -23,17 +22,20 @@ class Identity:
 
     Attributes:
         start_time: Ticks since boot, from /proc; 0 proves nothing.
+        pid_ns: Namespace in which it has this pid: containers may share boot and host
+            name. Empty in records of earlier versions.
     """
 
     pid: int
     start_time: int
     boot_id: str
     host: str
+    pid_ns: str = ""
 
     @classmethod
     def of(cls, pid: int) -> Identity:
         """Return the identity of a process that runs here now."""
-        return cls(pid, start_time(pid) or 0, boot_id(), socket.gethostname())
+        return cls(pid, start_time(pid) or 0, **place())
 
     @classmethod
     def read(cls, record: Mapping[str, object], prefix: str = "") -> Identity:
@@ -43,12 +45,15 @@ class Identity:
             int(str(record.get(f"{prefix}start_time", 0))),
             str(record.get("boot_id", "")),
             str(record.get("host", "")),
+            str(record.get("pid_ns", "")),
         )
 
     @property
     def is_here(self) -> bool:
-        """Whether it was started on this machine since it was booted."""
-        return self.boot_id == boot_id() and self.host == socket.gethostname()
+        """Whether it was started here, among our pids, since the machine was booted."""
+        here = place()
+        same = self.boot_id == here["boot_id"] and self.host == here["host"]
+        return same and self.pid_ns in ("", here["pid_ns"])
 
     @property
     def is_alive(self) -> bool:
@@ -62,7 +67,7 @@ class Identity:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is a process of another machine or boot: unseen from here."""
+        """Whether it is of another machine, boot or container: unseen from here."""
         return self.pid > 0 and not self.is_here
 
     def record(self) -> dict[str, str | int]:
@@ -72,6 +77,7 @@ class Identity:
             "start_time": self.start_time,
             "boot_id": self.boot_id,
             "host": self.host,
+            "pid_ns": self.pid_ns,
         }
 
 

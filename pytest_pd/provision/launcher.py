@@ -19,7 +19,7 @@ orphan (PR_SET_CHILD_SUBREAPER), so a daemon that called setsid() is found too.
 
 Signals: TERM, INT and HUP stop the service with its grace; USR1 stops it now.
 """
-# ruff: noqa: PTH100, PTH103, PTH105, PTH110, PTH116, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH103, PTH105, PTH110, PTH115, PTH116, PTH118, PTH120, PTH123, PTH208
 
 import contextlib
 import ctypes
@@ -66,9 +66,12 @@ def start_time(pid: int) -> "int | None":
     return int(fields[19])
 
 
-def boot_id() -> str:
-    """Return the kernel's name for this boot; empty where it has none."""
-    return content("/proc/sys/kernel/random/boot_id").decode().strip()
+def place() -> "dict[str, str]":
+    """Name this boot, host and namespace of pids; empty where the kernel does not."""
+    boot = content("/proc/sys/kernel/random/boot_id").decode().strip()
+    link = "/proc/self/ns/pid"
+    pids = os.readlink(link) if os.path.exists(link) else ""
+    return {"boot_id": boot, "host": socket.gethostname(), "pid_ns": pids}
 
 
 def descendants(root: int) -> "list[int]":
@@ -237,9 +240,8 @@ class Launcher:
         return True
 
     def complain(self, text: str) -> None:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        line = f"{stamp} ERROR pytest-pd launcher: {text}\n"
-        os.write(2, line.encode("utf-8", "replace"))
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S ERROR pytest-pd launcher:")
+        os.write(2, f"{stamp} {text}\n".encode("utf-8", "replace"))
 
     def started(self) -> None:
         record = {
@@ -249,9 +251,8 @@ class Launcher:
             "start_time": start_time(self.main) or 0,
             "launcher_pid": os.getpid(),
             "launcher_start_time": start_time(os.getpid()) or 0,
-            "boot_id": boot_id(),
-            "host": socket.gethostname(),
             "started_s": time.time(),
+            **place(),
         }
         write_json(self.base + ".started.json", record)
 

@@ -4,8 +4,9 @@ Proof is a recorded pid with its start time on this boot of this machine, or the
 run's mark in the environment of a process of this user. A pid that was given to
 another process since is neither, and is left alone; so is everything else.
 
-What was started on another host that shares the folder cannot be seen from here:
-there the lease tells, which stands still or was given back when nobody uses it.
+What was started on another host or in another container that shares the folder cannot
+be seen from here: there the lease tells, which stands still or was given back when
+nobody uses it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,7 +38,13 @@ def test_a_process_that_ended_is_not(child):
 
 @pytest.mark.parametrize(
     "change",
-    [{"start_time": 1}, {"boot_id": "other"}, {"host": "other"}, {"start_time": 0}],
+    [
+        {"start_time": 1},
+        {"boot_id": "other"},
+        {"host": "other"},
+        {"pid_ns": "pid:[1]"},
+        {"start_time": 0},
+    ],
     ids=str,
 )
 def test_the_same_pid_of_another_life_is_not_it(child, change):
@@ -47,6 +55,36 @@ def test_an_identity_survives_its_record(child):
     identity = Identity.of(child.pid)
 
     assert Identity.read(identity.record()) == identity
+
+
+def test_the_same_pid_in_another_container_is_elsewhere(child):
+    assert not Identity.of(child.pid).is_elsewhere
+    assert replace(Identity.of(child.pid), pid_ns="pid:[1]").is_elsewhere
+
+
+def test_a_record_of_an_earlier_version_is_read(child):
+    record = Identity.of(child.pid).record()
+    del record["pid_ns"]
+
+    assert Identity.read(record).is_alive
+
+
+def test_another_pid_namespace_of_this_host_is_told_apart():
+    code = (
+        "import json, os; from pytest_pd.provision.identity import Identity; "
+        "print(json.dumps(Identity.of(os.getpid()).record()))"
+    )
+    unshare = shutil.which("unshare") or "false"
+    words = [unshare, "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    said = subprocess.run(words, capture_output=True)
+    if said.returncode:
+        pytest.skip("no PID namespace can be made here: run as root, with unshare")
+
+    there = Identity.read(json.loads(said.stdout))
+
+    assert there.start_time > 0
+    assert replace(there, pid_ns="").is_here
+    assert there.is_elsewhere
 
 
 def test_an_empty_record_proves_nothing():

@@ -46,9 +46,10 @@ def started(root, run_id, **facts):
     return made
 
 
-def on_login_1(run):
+def on_login_1(run, **other):
     """Let another host have started it, with a pid that lives here too."""
-    record = {**Identity.of(os.getpid()).record(), "host": "login-1"}
+    given = other or {"host": "login-1"}
+    record = {**Identity.of(os.getpid()).record(), **given}
     run.write_manifest(harness=record)
 
 
@@ -76,6 +77,17 @@ def test_a_run_of_another_host_is_left_alone_while_its_lease_changes(run):
 
     assert found.owner == f"pid {os.getpid()} on login-1"
     assert Elsewhere.asked == []
+
+
+def test_a_run_of_another_container_of_this_host_is_judged_by_its_lease(run):
+    on_login_1(run, pid_ns="pid:[1]", pid=2**22 + 1)
+
+    with held(run.lease, 1.0):
+        (kept,) = reap([run.path.parent])
+    (ended,) = reap([run.path.parent])
+
+    assert kept.owner.startswith(f"pid {2**22 + 1} on ")
+    assert ended.owner == ""
 
 
 def test_a_run_of_another_host_is_ended_when_its_lease_stands_still(run):
