@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,7 @@ def deploy(
         begin_manifest(run, context, wanted, cluster, lease)
         progress(f"{wanted.name}: waiting for {len(wanted.nodes)} node(s)")
         with waiting_shown(progress):
-            allocation = enter(stack, backend.allocate(cluster, wanted, context))
+            allocation = enter(stack, backend.allocate(cluster, wanted, context), run)
         timings = {"allocate": time.monotonic() - begun_s}
         running = Running()
         push(stack, running.stop)
@@ -161,10 +161,21 @@ def refuse_assumed(plan: DeploymentPlan, cluster: ClusterSpec) -> None:
         )
 
 
-def enter(stack: ExitStack, manager: object) -> Allocation:
+def enter(
+    stack: ExitStack, manager: AbstractContextManager[Allocation], run: RunDir
+) -> Allocation:
     """Enter an allocation so that a failure to leave it hides no earlier error."""
-    allocation: Allocation = manager.__enter__()  # type: ignore[attr-defined]
-    push(stack, lambda: manager.__exit__(None, None, None))  # type: ignore[attr-defined]
+
+    def leave() -> None:
+        try:
+            manager.__exit__(None, None, None)
+        except Exception as failure:
+            with suppress(OSError):  # the failure tells more
+                run.write_manifest(not_ended=str(failure))  # `reap` tries it again
+            raise
+
+    allocation = manager.__enter__()
+    push(stack, leave)
     return allocation
 
 

@@ -205,8 +205,9 @@ def end_run(run: Path, folders: Iterable[RunDir] | None = None) -> Reaped:
         ended += end_topology(folder)
         clean_elsewhere(folder)
         asked += kept_by(folder)
-        if "ended_s" not in folder.read_manifest():
-            folder.write_manifest(ended_s=time.time())
+        if _is_left(folder):
+            ended_s = folder.read_manifest().get("ended_s", time.time())
+            folder.write_manifest(ended_s=ended_s, not_ended="")
     forget(run_id)
     return Reaped(run, run_id, ended=tuple(ended), asked=tuple(asked))
 
@@ -270,12 +271,18 @@ def _reaped(
     owners = (owner_of(each) for each in folders if each not in lost)
     if owner := next(filter(None, owners), ""):
         return Reaped(run, id_of(run), owner)
-    left = [f for f in folders if "ended_s" not in f.read_manifest() or survivors(f)]
+    left = [each for each in folders if _is_left(each) or survivors(each)]
     if not dry_run:
         return end_run(run, left)
     ended = tuple(survivor for each in left for survivor in survivors(each))
     asked = tuple(name for each in left for name in kept_by(each))
     return Reaped(run, id_of(run), ended=ended, asked=asked)
+
+
+def _is_left(run: RunDir) -> bool:
+    """Whether a topology was never ended, or something of it elsewhere could not be."""
+    manifest = run.read_manifest()
+    return "ended_s" not in manifest or bool(manifest.get("not_ended"))
 
 
 def wait_lease_over(
@@ -327,7 +334,8 @@ def is_used(run: Path) -> bool:
     try:
         for each in topologies_of(run):
             each.manifest.read_bytes()  # else empty, as if nobody used it
-            if owner_of(each) or survivors(each):
+            stuck = each.read_manifest().get("not_ended")
+            if owner_of(each) or stuck or survivors(each):
                 return True
     except OSError:
         return True

@@ -21,7 +21,7 @@ from pytest_pd.provision.deploy import deploy
 from pytest_pd.provision.identity import marked_with
 from pytest_pd.provision.local import LocalBackend
 from pytest_pd.provision.plan_file import read_plan
-from pytest_pd.provision.rundir import RunDir, make_run_id
+from pytest_pd.provision.rundir import RunDir, forget, make_run_id
 from pytest_pd.provision.running import Running, waves
 from pytest_pd.spec.cluster import ClusterSpec
 from tests.kit import free_ports, service, toy_topology, wait_until
@@ -48,6 +48,7 @@ def up(tmp_path):
             yield made
 
     yield bring
+    forget(run_id)
     assert list(marked_with(f"{run_id}/")) == []
 
 
@@ -242,8 +243,10 @@ def test_a_failure_in_teardown_does_not_hide_the_first(up):
 
 def test_a_failure_in_teardown_alone_is_an_error(up):
     refused = pytest.raises(ProvisionError, match="cannot be given back")
-    with refused, up(backend=Refusing()):
-        pass
+    with refused, up(backend=Refusing()) as deployment:
+        run = RunDir(deployment.run_dir)
+
+    assert "cannot be given back" in run.read_manifest()["not_ended"]
 
 
 def test_pages_are_kept_from_the_begin_and_the_end(up):

@@ -12,7 +12,7 @@ from pytest_pd.provision import reap as module
 from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.lease import held
 from pytest_pd.provision.lease_keeper import write_lease
-from pytest_pd.provision.reap import end_run, owner_of, reap
+from pytest_pd.provision.reap import end_run, is_used, owner_of, reap
 from pytest_pd.provision.rundir import RunDir
 
 
@@ -122,6 +122,18 @@ def test_a_run_that_has_ended_is_not_ended_again(run):
     (found,) = reap([run.path.parent])
 
     assert (found.ended, found.asked, Elsewhere.asked) == ((), (), [])
+
+
+def test_what_could_not_be_ended_is_ended_by_the_next_reap(run):
+    run.write_manifest(ended_s=5.0, not_ended="'one' on gpu-a cannot be ended.")
+    assert is_used(run.path.parent)
+
+    list(reap([run.path.parent]))
+    list(reap([run.path.parent]))
+
+    assert [asked[1] for asked in Elsewhere.asked] == ["deadbeef"]
+    assert run.read_manifest()["ended_s"] == 5.0
+    assert not is_used(run.path.parent)
 
 
 def test_down_keeps_the_time_at_which_a_run_ended(run):
