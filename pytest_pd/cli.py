@@ -15,6 +15,7 @@ from types import ModuleType
 
 from pytest_pd import __version__
 from pytest_pd.errors import PdError
+from pytest_pd.signals import install
 
 COMMANDS = {
     "plan": ("print what would be started", "pytest_pd.command.plan"),
@@ -151,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         complete(os.environ.get("COMP_LINE", ""))
     words = list(sys.argv[1:] if argv is None else argv)
+    undo = install()  # what a command started must be ended by its clean-up
     try:
         _make_writable()
         make_parser().parse_known_args(words[:1] or ["--help"])
@@ -176,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        undo()
 
 
 if __name__ == "__main__":

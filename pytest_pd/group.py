@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
+
+from pytest_pd import tied
 
 
 def end_group(process: subprocess.Popen[Any], *, grace_s: float = 0.0) -> None:
@@ -32,3 +36,31 @@ def _end(
         os.killpg(process.pid, number)
     with suppress(subprocess.TimeoutExpired):
         process.wait(wait_s)
+
+
+@contextmanager
+def tied_group(words: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Yield a program in a session of its own; on exit all of its group is gone.
+
+    So it is when we are killed: see `tied`. It is asked first, and has
+    `tied.GRACE_S`. Its exit code for a signal is 256 less that signal.
+
+    Args:
+        options: Of `subprocess.Popen`, but for standard input, which is empty.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-E", tied.__file__, *words],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        **options,
+    )
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2 * tied.GRACE_S)
+        end_group(process)
+        if process.stdout is not None:
+            process.stdout.close()

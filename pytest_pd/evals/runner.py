@@ -20,7 +20,7 @@ from typing import IO, Any
 from pytest_pd.errors import EngineMissing, InvalidRun, SpecError
 from pytest_pd.evals import data
 from pytest_pd.evals.sample import Sample, read_samples
-from pytest_pd.group import end_group
+from pytest_pd.group import tied_group
 from pytest_pd.installer.paths import find_program
 from pytest_pd.provision.rundir import read_record
 from pytest_pd.report.redact import redact, secrets_in
@@ -37,7 +37,6 @@ CACHE = "hub"
 """Folder of a job for what the data-set library makes of data of our own."""
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 MODELS = {"completions": "local-completions", "chat": "local-chat-completions"}
-STOP_GRACE_S = 5.0
 
 Tick = Callable[[Mapping[str, Any]], None]
 
@@ -282,23 +281,18 @@ def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def _started(argv: Sequence[str], job: Job) -> Iterator[subprocess.Popen[str]]:
     """Yield the driver, a session of its own; on exit it is gone, on every path."""
-    with (job.folder / LOG).open("w", encoding="utf-8") as sink:
-        process = subprocess.Popen(
+    with (
+        (job.folder / LOG).open("w", encoding="utf-8") as sink,
+        tied_group(
             argv,
             cwd=job.folder,
             env=environment(job, os.environ),
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,
-            start_new_session=True,
-        )
-    try:
+        ) as process,
+    ):
         yield process
-    finally:
-        end_group(process, grace_s=STOP_GRACE_S)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def _follow(process: subprocess.Popen[str], end_s: float, on_tick: Tick) -> int | None:

@@ -198,7 +198,7 @@ class PdSession:
         from pytest_pd.plugin.controller import Controller
         from pytest_pd.plugin.layer import Layers
         from pytest_pd.plugin.runner import Runner
-        from pytest_pd.plugin.signals import install
+        from pytest_pd.signals import install
 
         self.runner = Runner(self)
         manager.register(self.runner, "pd-runner")

@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 
-FOUNDATION = {"errors", "registry", "secret", "group"}
+FOUNDATION = {"errors", "registry", "secret", "group", "tied"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
     "secret": set(),
-    "group": set(),
+    "group": {"tied"},
+    "tied": set(),
     "spec": FOUNDATION,
     "plan": FOUNDATION | {"spec"},
     "engines": FOUNDATION | {"spec", "plan"},

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_pd.errors import EngineMissing, MeasurementError, SpecError
-from pytest_pd.group import end_group
+from pytest_pd.group import tied_group
 from pytest_pd.load.external import aiperf, guidellm, vllm_bench
 from pytest_pd.load.external.foreign import ForeignRequest, foreign_result
 from pytest_pd.load.point import LoadPoint
@@ -66,8 +65,6 @@ DRIVERS = {
 }
 MARGIN_S = 3600.0
 """A tool may take so long beyond the time that its point lasts by itself."""
-STOP_GRACE_S = 10.0
-"""From SIGTERM to SIGKILL of a tool that is not over in time."""
 UNTOLD = frozenset(
     {
         "a shared part of the prompts",
@@ -165,16 +162,21 @@ def run_external(
     """
     check_demands(name, target, point, lengths)
     driver, point = find_driver(name), replace(point, warmup=0)
-    program = executable or shutil.which(driver.program)
+    wanted = executable or driver.program
+    program = shutil.which(wanted)
     if not program:
-        raise EngineMissing(f"{driver.program!r} is not on PATH.", hint=driver.install)
+        place = "is no program" if "/" in wanted else "is not on PATH"
+        raise EngineMissing(f"{wanted!r} {place}.", hint=driver.install)
     output.mkdir(parents=True, exist_ok=True)
     words = driver.command(program, target, point, lengths, tokenizer, output)
     # what an earlier run left must not be read as the result of this one
     (output / driver.result).unlink(missing_ok=True)
     log, timeout_s = output / f"{name}.log", timeout_s or limit_s(point)
     try:
-        with _started(words, log) as process:
+        with (
+            log.open("wb") as sink,
+            tied_group(words, stdout=sink, stderr=subprocess.STDOUT) as process,
+        ):
             code = process.wait(timeout_s)
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(
@@ -189,20 +191,3 @@ def limit_s(point: LoadPoint) -> float:
     """Return how long a tool may take: what the point lasts by itself, and an hour."""
     paced_s = (point.requests or 0) / point.rate_per_s if point.rate_per_s else 0.0
     return (point.duration_s or paced_s) + MARGIN_S
-
-
-@contextmanager
-def _started(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the tool, a session of its own; on exit all of it is gone."""
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        end_group(process, grace_s=STOP_GRACE_S)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from pytest_pd import tied
 from pytest_pd.errors import BackendMissing, InfrastructureLost, ProvisionError
-from pytest_pd.provision import tied
 from pytest_pd.provision.kubernetes.resource import path_of
 from pytest_pd.spec.site_kubernetes import KubernetesSite
 

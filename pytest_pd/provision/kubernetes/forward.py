@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pytest_pd.provision import tied
+from pytest_pd import tied
 from pytest_pd.provision.kubernetes.watch import PodWatch
 
 READY_S = 3600.0

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from pytest_pd.provision import tied
+from pytest_pd import tied
 from tests.kit import wait_until
 
 SLEEPER = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
