@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -317,6 +318,21 @@ def test_ports_of_what_is_kept_stay_forwarded_until_its_lease_is_over(plane, tmp
         wait_until(lambda: hears(reached_at), "an answer when the harness is gone")
     wait_until(lambda: not hears(reached_at), "the end")
     wait_until(lambda: not objects_of(plane, run_id), "the end of its objects")
+
+
+@pytest.mark.parametrize("name", ["etcd", "peer", "kubelet"])
+def test_another_user_of_the_host_is_not_heard(plane, name):
+    """One without a certificate of the plane, though it knows whom it talks to."""
+    context = ssl.create_default_context(cafile=str(plane.folder / "certs" / "ca.crt"))
+    address = ("127.0.0.1", plane.ports[name])
+
+    with (
+        socket.create_connection(address, 10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
+        suppress(ssl.SSLError, ConnectionError),
+    ):
+        stranger.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert stranger.recv(1) == b""
 
 
 def test_commands_of_another_user_of_the_namespace_are_left_alone(plane, tmp_path):

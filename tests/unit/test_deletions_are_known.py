@@ -17,6 +17,7 @@ KNOWN = {
     "provision/kv_store.py": "prompts in a KV folder; refuses dangerous ones",
     "provision/rundir.py": "runs that `prune` was given",
     "evals/stored.py": "an older copy of the same samples in the cache",
+    "provision/kube_local/folder.py": "folders of control planes whose owner is dead",
     "provision/kubernetes/client.py": "its own folder with the socket of kubectl",
     "provision/looking.py": "a run directory that it made for a preflight",
     "reference/shared_storage.py": "its own draft beside the KV that it writes",

@@ -16,7 +16,10 @@ LIFE = timedelta(days=2)
 
 
 def write_certs(folder: Path) -> None:
-    """Write ``ca.crt``, ``serving.crt`` + ``.key``, and ``accounts.key`` + ``.pub``."""
+    """Write ``ca.crt``, ``serving.crt`` + ``.key``, and ``accounts.key`` + ``.pub``.
+
+    The serving certificate is what the plane's programs show each other, both ways.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority, serving, accounts = make_key(), make_key(), make_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pytest-pd")])

@@ -13,7 +13,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from pathlib import Path
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.kube_local.assets import find_assets, kubectl
 from pytest_pd.provision.kube_local.certs import write_certs
+from pytest_pd.provision.kube_local.folder import plane_folder
 from pytest_pd.provision.kubernetes.forward import take_block
 
 START_S, STOP_S, LOOK_S = 90.0, 10.0, 0.05
@@ -77,7 +77,7 @@ class Plane:
         write_certs(self.folder / "certs")
         self.write_access()
         self.run("etcd", self.etcd_words())
-        self.await_answer("etcd", self.ports["etcd"], tls=False, path="/health")
+        self.await_answer("etcd", self.ports["etcd"], path="/health")
         self.start_api()
         self.start_controllers()
         self.start_kubelet()
@@ -99,7 +99,7 @@ class Plane:
         self.run(name, self.manager_words())
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         end_s = time.monotonic() + START_S
-        while not self.answers(self.ports["api"], account, tls=True):
+        while not self.answers(self.ports["api"], account):
             if time.monotonic() > end_s:
                 raise ProvisionError(self.told_end(name))
             if self.daemons[name].poll() is not None:
@@ -159,9 +159,18 @@ class Plane:
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))
 
+    def proof(self, authority: str, certificate: str, key: str) -> list[str]:
+        """Return options with our CA, and the certificate that it signed for us."""
+        certs = self.folder / "certs"
+        return [
+            f"--{authority}={certs / 'ca.crt'}",
+            f"--{certificate}={certs / 'serving.crt'}",
+            f"--{key}={certs / 'serving.key'}",
+        ]
+
     def etcd_words(self) -> list[str]:
-        """Return the command line of etcd: in memory as far as it can be."""
-        client, peer = (f"http://127.0.0.1:{self.ports[n]}" for n in ("etcd", "peer"))
+        """Return the command line of etcd, which answers our own certificate only."""
+        client, peer = (f"https://127.0.0.1:{self.ports[n]}" for n in ("etcd", "peer"))
         return [
             str(self.assets / "etcd"),
             f"--data-dir={self.folder / 'etcd'}",
@@ -170,6 +179,10 @@ class Plane:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
+            *self.proof("trusted-ca-file", "cert-file", "key-file"),
+            "--client-cert-auth",
+            *self.proof("peer-trusted-ca-file", "peer-cert-file", "peer-key-file"),
+            "--peer-client-cert-auth",
         ]
 
     def api_words(self) -> list[str]:
@@ -177,7 +190,13 @@ class Plane:
         certs = self.folder / "certs"
         return [
             str(self.assets / "kube-apiserver"),
-            f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
+            f"--etcd-servers=https://127.0.0.1:{self.ports['etcd']}",
+            *self.proof("etcd-cafile", "etcd-certfile", "etcd-keyfile"),
+            *self.proof(
+                "kubelet-certificate-authority",
+                "kubelet-client-certificate",
+                "kubelet-client-key",
+            ),
             "--bind-address=127.0.0.1",
             f"--secure-port={self.ports['api']}",
             f"--tls-cert-file={certs / 'serving.crt'}",
@@ -223,16 +242,14 @@ class Plane:
                 start_new_session=True,
             )
 
-    def await_answer(
-        self, name: str, port: int, *, path: str, tls: bool = True
-    ) -> None:
+    def await_answer(self, name: str, port: int, *, path: str) -> None:
         """Wait until a daemon answers 200.
 
         Raises:
             ProvisionError: it ended, or took too long; with the end of its log.
         """
         end_s = time.monotonic() + START_S
-        while not self.answers(port, path, tls):
+        while not self.answers(port, path):
             if self.daemons[name].poll() is not None or time.monotonic() > end_s:
                 raise ProvisionError(self.told_end(name))
             time.sleep(LOOK_S)
@@ -244,18 +261,13 @@ class Plane:
         told = f"{name} of the local control plane does not answer; its log ends:\n  "
         return told + "\n  ".join(ends)
 
-    def answers(self, port: int, path: str, tls: bool) -> bool:
+    def answers(self, port: int, path: str) -> bool:
         """Ask once."""
-        authority = str(self.folder / "certs" / "ca.crt")
-        connection = (
-            http.client.HTTPSConnection(
-                "127.0.0.1",
-                port,
-                timeout=5,
-                context=ssl.create_default_context(cafile=authority),
-            )
-            if tls
-            else http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        certs = self.folder / "certs"
+        context = ssl.create_default_context(cafile=str(certs / "ca.crt"))
+        context.load_cert_chain(certs / "serving.crt", certs / "serving.key")
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", port, timeout=5, context=context
         )
         try:
             headers = {"Authorization": f"Bearer {self.token}"}
@@ -314,10 +326,8 @@ def control_plane(*, gpus: int = GPUS) -> Iterator[Plane]:
         ProvisionError: one of them does not start.
     """
     assets = find_assets()
-    with tempfile.TemporaryDirectory(
-        prefix="pytest-pd-kube-", ignore_cleanup_errors=True
-    ) as folder:
-        plane = Plane(assets, Path(folder), gpus)
+    with plane_folder() as folder:
+        plane = Plane(assets, folder, gpus)
         try:
             plane.start()
             yield plane

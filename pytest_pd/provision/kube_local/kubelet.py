@@ -192,6 +192,9 @@ class Kubelet:
         certs = Path(self.config["certs"])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certs / "serving.crt", certs / "serving.key")
+        # who may exec is us: nobody but the API server shows a certificate of our CA
+        context.load_verify_locations(certs / "ca.crt")
+        context.verify_mode = ssl.CERT_REQUIRED
         server = await serve(self.find, "127.0.0.1", self.config["port"], context)
         self.spawn(self.renew())
         await self.register()
