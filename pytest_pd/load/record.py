@@ -76,6 +76,7 @@ REQUEST = np.dtype(
         ("wanted_tokens", "i4"),
         ("input_tokens", "i4"),
         ("output_tokens", "i4"),
+        ("asked_tokens", "i4"),
         ("cached_tokens", "i4"),
         ("event_start", "i8"),
         ("event_count", "i4"),
@@ -90,8 +91,10 @@ REQUEST = np.dtype(
     ]
 )
 """A row per prompt. `wanted_tokens` is the prompt's length as we count it, 0 for
-unknown; `input_tokens` what the server says, else the same. Times are monotonic ns of
-the client's host; `connect_ns` is a duration, 0 where a connection was used again."""
+unknown; `input_tokens` what the server says, else the same; `asked_tokens` how many
+output tokens had to come, 0 where an answer may end earlier or nobody knows. Times are
+monotonic ns of the client's host; `connect_ns` is a duration, 0 where a connection was
+used again."""
 
 EVENT_COLUMNS = {"stamp_ns": "i8", "lag_ns": "u4", "flags": "u1", "tokens": "u2"}
 EVENT_BYTES = sum(np.dtype(kind).itemsize for kind in EVENT_COLUMNS.values())

@@ -102,6 +102,9 @@ def make_result(
     started_at_s: float,
 ) -> LoadResult:
     """Return the result of a record, judged."""
+    if job.target.fixes_length:
+        asked = [prompt.output_tokens for prompt in job.prompts]
+        recorder.requests["asked_tokens"] = asked
     gpus = together([outcome.gpus for outcome in outcomes])
     instrument = describe_instrument(recorder.requests, recorder.columns, outcomes)
     result = LoadResult(

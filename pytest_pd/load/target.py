@@ -31,6 +31,16 @@ class Address:
         return f"{host}:{self.port}"
 
 
+SHORTENING = frozenset(
+    {
+        *("ignore_eos", "max_tokens", "max_completion_tokens", "stop"),
+        *("stop_token_ids", "response_format", "structured_outputs", "tools"),
+        *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    }
+)
+"""Fields of a body with which an answer may be shorter than its prompt asks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """An OpenAI-compatible endpoint.
@@ -80,6 +90,11 @@ class Target:
             port=port or (443 if parts.scheme == "https" else 80),
             base_path=parts.path.rstrip("/"),
         )
+
+    @property
+    def fixes_length(self) -> bool:
+        """True when every answer has to be as long as its prompt asks."""
+        return self.ignore_eos and SHORTENING.isdisjoint(self.body)
 
     @property
     def is_chat(self) -> bool:

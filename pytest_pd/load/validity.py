@@ -8,7 +8,7 @@ import numpy as np
 
 from pytest_pd.load.clock import NS
 from pytest_pd.load.point import Arrivals
-from pytest_pd.load.record import Array, Event, Outcome
+from pytest_pd.load.record import Array, Event, Outcome, TokenSource
 from pytest_pd.load.result import LoadResult
 
 MIN_ACHIEVED_SHARE = 0.9
@@ -34,6 +34,7 @@ def invalid_reasons(result: LoadResult) -> Iterator[str]:
         yield f"{empty} requests brought no output token"
     if result.instrument.clock_steps:
         yield f"the realtime clock was set {result.instrument.clock_steps} times"
+    yield from _short(ok)
     yield from _too_few(result, rows)
     if result.point.is_open:
         yield from _late(result, rows, ok)
@@ -70,6 +71,20 @@ def used_up(result: LoadResult) -> Iterator[str]:
                     f"load process {shard} had used up its {len(own)} prompts after "
                     f"{lasted_s:.3g} of {point.duration_s:g} s: give more prompts"
                 )
+
+
+def _short(ok: Array) -> Iterator[str]:
+    """A server that cuts answers looks faster, and is not."""
+    counted = np.isin(ok["token_source"], (TokenSource.USAGE, TokenSource.TOKEN_IDS))
+    known = ok[counted & (ok["asked_tokens"] > 0)]
+    short = known[known["output_tokens"] < known["asked_tokens"]]
+    if len(short):
+        yield (
+            f"{len(short)} of {len(known)} answers are shorter than asked, with "
+            f"{short['output_tokens'].sum()} of {short['asked_tokens'].sum()} tokens; "
+            "a server that does not know ignore_eos needs a workload with "
+            "ignore_eos: false"
+        )
 
 
 def _too_few(result: LoadResult, rows: Array) -> Iterator[str]:

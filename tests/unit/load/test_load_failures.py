@@ -9,6 +9,10 @@ import pytest
 
 from pytest_pd.errors import InfrastructureLost
 from pytest_pd.load.host import many_files
+from pytest_pd.load.point import LoadPoint
+from pytest_pd.load.prompts import Prompt
+from pytest_pd.load.run import run_load
+from pytest_pd.load.target import Target
 
 ENGINES = pytest.mark.parametrize("engine", ["kernel", "httpx"])
 
@@ -206,3 +210,53 @@ def test_address_of_a_name_that_refuses_is_passed_over(
     result = load_with(engine, truth.url.replace("127.0.0.1", "named"), requests=2)
 
     assert result.counts() == {"ok": 2}
+
+
+def asked_for(url, tokens, shards=1, **target):
+    """Load a server with four prompts that ask for so many tokens."""
+    prompts = [Prompt(text=f"a {k}", output_tokens=tokens) for k in range(4)]
+    point = LoadPoint(concurrency=2, requests=4, min_waves=1)
+    return run_load(Target(url=url, **target), point, prompts, shards=shards)
+
+
+def cut_to(wire, *last):
+    """Return the script of a whole answer of one token."""
+    return wire.answer(wire.text("a", "length"), *last, wire.done)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_whole_answers_that_were_cut_make_the_run_invalid(serve, wire, shards):
+    server = serve(cut_to(wire, wire.usage(1)))
+
+    result = asked_for(server.url, 150, shards)
+
+    assert result.counts() == {"ok": 4}
+    (reason,) = result.reasons
+    assert "4 of 4 answers are shorter than asked, with 4 of 600 tokens" in reason
+
+
+def test_one_cut_answer_of_several_is_told(serve, wire):
+    whole = [wire.text("a"), wire.text("b", "length"), wire.usage(2), wire.done]
+    server = serve(cut_to(wire, wire.usage(1)), wire.answer(*whole))
+
+    assert "1 of 4 answers are shorter" in asked_for(server.url, 2).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "counted"),
+    [
+        ({"ignore_eos": False}, True),
+        ({"body": {"max_tokens": 1}}, True),
+        ({"body": {"stop": ["."]}}, True),
+        ({}, False),
+    ],
+)
+def test_answers_that_may_end_early_or_are_not_counted_hold(
+    serve, wire, target, counted
+):
+    server = serve(cut_to(wire, *[wire.usage(1)] * counted))
+
+    result = asked_for(server.url, 150, **target)
+
+    assert result.counts() == {"ok": 4}
+    assert result.is_valid, result.reasons
