@@ -68,6 +68,9 @@ def pytest_make_collect_report(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    known = metafunc._arg2fixturedefs.get("record", ())
+    if known and known[-1].func.__module__ == "pytest_pd.fixtures.record":
+        metafunc.config.stash[SESSION].activate()
     if "topology" in metafunc.fixturenames and takes_topology(metafunc):
         params = metafunc.config.stash[SESSION].params()
         metafunc.parametrize("topology", params, scope="session", indirect=True)

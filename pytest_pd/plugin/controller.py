@@ -38,6 +38,8 @@ class Controller:
     def __init__(self, session: PdSession) -> None:
         self.session = session
         self.verdicts: dict[str, Counter[str]] = {}
+        self.untied: Counter[str] = Counter()
+        """Verdicts of tests that recorded and have no topology."""
         self.layers: Counter[str] = Counter()
         self.entries = 0
         self.unkept: list[TestOutcome] = []
@@ -55,6 +57,8 @@ class Controller:
             self.verdicts.setdefault(name, Counter())[verdict_of(report)] += 1
             self._keep_outcome(name, report)
         entries = getattr(report, "pd_benchmarks", ())
+        if entries and not name:
+            self.untied[verdict_of(report)] += 1
         if entries and self.session.config.pluginmanager.has_plugin("benchmark"):
             from pytest_pd.report.benchmark import append_entries
 
@@ -104,7 +108,7 @@ class Controller:
         self._save_benchmarks()
         if not self._exempt() and exitstatus in (0, 5) and self.silent():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        bad = self._gate_failed() or self.is_lossy
+        bad = self._gate_failed(session.exitstatus) or self.is_lossy
         if bad and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         yield
@@ -115,12 +119,17 @@ class Controller:
             self._say("pd: results cannot be kept: verdict.json was not written")
         self._write_report()
 
-    def _gate_failed(self) -> bool:
-        """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too."""
+    def _gate_failed(self, exitstatus: int) -> bool:
+        """Judge the run by ``--pd-gate``; a gate that cannot judge has failed too.
+
+        Of a session that is red and has measured nothing it says nothing.
+        """
         from pytest_pd.report.gated import PASSED, TOO_NOISY, gated
 
         chosen = self.session.config.getoption("pd_gate")
-        if not chosen or self._exempt() or not self.verdicts:
+        if not chosen or self._exempt():
+            return False
+        if exitstatus != pytest.ExitCode.OK and not (self.verdicts or self.untied):
             return False
         here = self.session.config.invocation_params.dir
         self.gate_file = here / Path(chosen).expanduser()
@@ -146,7 +155,8 @@ class Controller:
         benchmark = config.pluginmanager.get_plugin("pytest-benchmark")
         if benchmark is None or not self.entries:
             return
-        self.session.choice  # noqa: B018  read now: machine_info tells of the cluster
+        if self.verdicts:
+            self.session.choice  # noqa: B018  machine_info tells of the cluster
         if config.getoption("benchmark_columns") is None:
             benchmark.columns = list(COLUMNS)
         if not benchmark.save and config.getini("pd_save"):
@@ -154,19 +164,26 @@ class Controller:
             benchmark.save_data = True
 
     def _write_verdict(self, exitstatus: int) -> None:
-        if not self.verdicts or not self.session.run.dir.is_dir():
+        from pytest_pd.plugin.keeping import NO_TOPOLOGY
+
+        folder = self.session.run.dir
+        counts = {**self.verdicts, NO_TOPOLOGY: self.untied}
+        told = {name: dict(each) for name, each in counts.items() if each}
+        if self.gate_word:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not told or not folder.is_dir():
             return
         verdict = {
             "run_id": self.session.run.id,
             "exit_status": exitstatus,
-            "topologies": {name: dict(c) for name, c in self.verdicts.items()},
+            "topologies": told,
             "without_verdict": list(self.silent()),
             "layers": dict(self.layers),
             "gate": self.gate_word,
             "gate_lines": self.gate,
             "gate_file": str(self.gate_file or ""),
         }
-        partial = self.session.run.dir / "verdict.json.part"
+        partial = folder / "verdict.json.part"
         partial.write_text(json.dumps(verdict, indent=2))
         partial.replace(partial.with_suffix(""))
 
@@ -200,7 +217,7 @@ class Controller:
         write = terminalreporter.write_line
         if left := self.session.config.stash.get(LEFT_OUT, 0):
             write(f"pd: {left} tests left out by level; --pd-level full runs all")
-        if self.verdicts and self.session.run.dir.is_dir():
+        if self.session.run.dir.is_dir():
             write(f"pd: run {self.session.run.id} in {self.session.run.dir}")
         for line in self.gate:
             write(f"pd: {line}")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_pd.provision.deployment import Deployment
 
 ENTRIES_FILE = "entries.jsonl"
+NO_TOPOLOGY = "no-topology"
+"""Folder of what tests without a topology recorded."""
 
 
 def folder_of(session: PdSession, topology_id: str) -> Path:
@@ -42,9 +44,10 @@ def keep_entries(
 ) -> None:
     """Append finished entries, one JSON object a line, and bring them to disk."""
     path = folder_of(session, topology_id) / ENTRIES_FILE
-    with path.open("a", encoding="utf-8") as file:
-        for entry in entries:
-            file.write(json.dumps(entry) + "\n")
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    # written at once: workers of xdist share the folder of tests without a topology
+    with path.open("ab", buffering=len(lines) + 1) as file:
+        file.write(lines)
         file.flush()
         os.fsync(file.fileno())
 

@@ -192,10 +192,10 @@ class Runner:
         """Attach what was recorded to the report, and keep it on disk as well."""
         entries = item.stash.get(ENTRIES, [])
         report.pd_benchmarks = entries  # type: ignore[attr-defined]
-        name = topology_name(item)
-        if entries and name is not None:
-            from pytest_pd.plugin.keeping import keep_entries
+        if entries:
+            from pytest_pd.plugin.keeping import NO_TOPOLOGY, keep_entries
 
+            name = topology_name(item) or NO_TOPOLOGY
             rows = [entry | {"outcome": report.outcome} for entry in entries]
             try:
                 keep_entries(self.session, name, rows)

@@ -90,7 +90,7 @@ class PdSession:
 
             refuse_used(self.run.dir)
         gathers = self.config.getoption("dist", "no") != "no"
-        if self.was_chosen or gathers:
+        if self.was_chosen or gathers or self.config.getoption("pd_gate"):
             self.activate()
         if self.was_chosen:
             self.choice  # noqa: B018
@@ -189,8 +189,8 @@ class PdSession:
     def activate(self) -> None:
         """Register the parts, once: tests run here, or reports are gathered here.
 
-        Done when the first test asks for a topology, so that a session without
-        one does not pay for the imports.
+        Done when the first test asks for a topology or records, or the user for a
+        gate, so that a session without any of them does not pay for the imports.
         """
         manager = self.config.pluginmanager
         if manager.has_plugin("pd-runner"):

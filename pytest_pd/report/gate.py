@@ -122,7 +122,8 @@ def read_baseline(
     """Return the newest baseline runs, the run under judgement left out.
 
     A run that ``--pd-gate`` called worse is left out of what a glob names: a slow-down
-    would become its own baseline. Named in full it counts.
+    would become its own baseline. Named in full it counts. A run without figures is no
+    baseline and takes no place.
 
     Args:
         folder: That relative patterns start from.
@@ -131,7 +132,8 @@ def read_baseline(
 
     Raises:
         MeasurementError: the gate names no run and no file of accepted figures, all
-            that it names were worse, or a pattern matches something that is no run.
+            that it names were worse or without figures, or a pattern matches
+            something that is no run.
     """
     words = [word for word in gate.baseline if not is_accepted(word)]
     patterns = [str(folder / Path(word).expanduser()) for word in words]
@@ -152,11 +154,12 @@ def read_baseline(
         if len(kept) == gate.keep:
             break
         run = read_run(path)
-        if run.gate != GateWord.WORSE or path in meant:
+        if run.entries and (run.gate != GateWord.WORSE or path in meant):
             kept.append(run)
     if found and not kept and len(words) == len(gate.baseline):
         raise MeasurementError(
-            f"All {len(found)} runs of the gate's baseline were worse than others.",
+            f"All {len(found)} runs of the gate's baseline were worse than others, or "
+            "measured nothing.",
             hint="accept what is right with pytest-pd accept-baseline --force",
         )
     return kept[::-1]
