@@ -63,7 +63,12 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    collector.config.stash[SESSION].note_refusal(report)
+    session = collector.config.stash[SESSION]
+    session.note_refusal(report)
+    if not report.passed:
+        from pytest_pd.plugin.masking import mask_report
+
+        mask_report(report, session.secrets)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property, partial
@@ -15,10 +16,10 @@ import pytest
 from pytest_pd.errors import InfrastructureLost, PdError, ProvisionError
 from pytest_pd.plugin.manager import TopologyManager
 from pytest_pd.plugin.marks import LEVELS, is_within, level_of, missing_facts
+from pytest_pd.plugin.masking import mask_report, mask_warning
 from pytest_pd.plugin.session import ENTRIES
 from pytest_pd.plugin.timing import Durations, why_no_time
 from pytest_pd.plugin.verdict import BLOCKED, judge, verdict_of
-from pytest_pd.secret import redact
 
 if TYPE_CHECKING:
     from pytest_pd.plugin.session import PdSession
@@ -185,8 +186,17 @@ class Runner:
             self._tell_loss(item, report)
             self._tell_troubles(item, report)
         self._tell(item, report)
-        self._redact(report)
         return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None]:
+        # after every plugin that adds to a report, before every one that shows it
+        mask_report(report, self.session.secrets)
+        return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        mask_warning(warning_message, self.session.secrets)
 
     def _ship_entries(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Attach what was recorded to the report, and keep it on disk as well."""
@@ -251,15 +261,6 @@ class Runner:
             ("pd_logs", str(run.dir / name / "logs")),
         ]
 
-    def _redact(self, report: pytest.TestReport) -> None:
-        secrets = self.session.secrets
-        text = str(report.longrepr) if report.longrepr else ""
-        if report.failed and redact(text, secrets) != text:
-            report.longrepr = redact(text, secrets)
-        report.sections = [
-            (title, redact(body, secrets)) for title, body in report.sections
-        ]
-
     def _report_teardown(self, item: pytest.Item, error: BaseException | None) -> None:
         if error is None:
             return
@@ -268,7 +269,7 @@ class Runner:
             location=item.location,
             keywords={},
             outcome="failed",
-            longrepr=redact(str(error), self.session.secrets),
+            longrepr=str(error),
             when="teardown",
         )
         item.ihook.pytest_runtest_logreport(report=report)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_pd.errors import PdError
+from pytest_pd.secret import redact, secrets_in
 from pytest_pd.spec.hardware import HARDWARE
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class PdSession:
         self.refusals: list[str] = []
         """What made it impossible to collect tests, each as one message."""
         self.runner: Runner
+        self._secrets: dict[int, tuple[str, ...]] = {}
 
     def complain(self, text: str) -> None:
         """Keep a line for the end of the summary; the same line once."""
-        if text not in self.complaints:
-            self.complaints.append(text)
+        clean = redact(text, self.secrets)
+        if clean not in self.complaints:
+            self.complaints.append(clean)
 
     @cached_property
     def run(self) -> Run:
@@ -64,7 +67,7 @@ class PdSession:
         try:
             return choose(self.config)
         except PdError as error:
-            raise pytest.UsageError(str(error)) from error
+            raise pytest.UsageError(redact(str(error), self.secrets)) from error
 
     @property
     def was_chosen(self) -> bool:
@@ -122,9 +125,9 @@ class PdSession:
         cause = error if isinstance(error, PdError) else getattr(error, "__cause__", 0)
         if not isinstance(cause, PdError):
             return
-        report.longrepr = str(cause)
+        report.longrepr = redact(str(cause), self.secrets)
         if not self.is_worker:
-            self.refusals.append(str(cause))
+            self.refusals.append(report.longrepr)
             report.outcome, report.longrepr, report.result = "passed", None, []
 
     def raise_refusal(self) -> None:
@@ -156,19 +159,19 @@ class PdSession:
         """Return what was selected under this id."""
         return next(chosen for chosen in self.selected if chosen.id == topology_id)
 
-    @cached_property
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What nothing that is kept or shown may hold, longest first.
 
         Values of variables whose names promise a secret, and of all that a plan takes
         from this host, whatever they are called.
         """
-        from pytest_pd.secret import secrets_in
-
-        plans = self.choice.plans.values() if "choice" in self.__dict__ else ()
-        services = [service for plan in plans for service in plan.services]
-        names = [name for service in services for name in service.env_from_host]
-        return secrets_in(os.environ, also=names)
+        plans = self.choice.plans if "choice" in self.__dict__ else {}
+        if len(plans) not in self._secrets:  # more are known once topologies are
+            services = [each for plan in plans.values() for each in plan.services]
+            names = [name for each in services for name in each.env_from_host]
+            self._secrets[len(plans)] = secrets_in(os.environ, also=names)
+        return self._secrets[len(plans)]
 
     def machine_info(self) -> dict[str, Any] | None:
         """Describe the cluster, without host names; None if no topology is used."""
