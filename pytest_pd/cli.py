@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from pytest_pd import __version__
 from pytest_pd.errors import PdError
@@ -144,6 +145,23 @@ def _in_words(error: OSError) -> PdError | None:
     )
 
 
+def _masked(text: str) -> str:
+    from pytest_pd.secret import redact, secrets_in
+
+    return redact(text, secrets_in(os.environ))
+
+
+def _complain(command: str, error: PdError) -> None:
+    print(_masked(f"pytest-pd {command}: {error}"), file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Shows no secret of a command line that it refuses."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_masked(message))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; user errors are exit code 2.
 
@@ -158,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_parser().parse_known_args(words[:1] or ["--help"])
         text, module_name = COMMANDS[words[0]]
         module = import_module(module_name)
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"pytest-pd {words[0]}",
             description=module.__doc__ or text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.configure(parser)
         return _carried_out(module, parser.parse_args(words[1:]))
     except PdError as error:
-        print(f"pytest-pd {words[0]}: {error}", file=sys.stderr)
+        _complain(words[0], error)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _is_unread():
@@ -174,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = _in_words(error)
         if told is None:
             raise
-        print(f"pytest-pd {words[0]}: {told}", file=sys.stderr)
+        _complain(words[0], told)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -18,6 +18,7 @@ from pytest_pd.plugin.selection import DEFAULT, Selected, can_match, hardware_in
 from pytest_pd.provision.compose import engine_of, plan_deployment, router_of
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.duration import duration_s
+from pytest_pd.secret import redact, secrets_in
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
 from pytest_pd.spec.locate import Found, Roots, catalogue, find
@@ -296,10 +297,11 @@ def print_plans(config: pytest.Config) -> int:
     from pytest_pd.errors import PdError
     from pytest_pd.plan.table import render
 
+    secrets = secrets_in(os.environ)
     try:
         choice = choose(config)
     except PdError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(redact(str(error), secrets)) from error
     for plan in choice.plans.values():
-        print(render(plan))
+        print(redact(render(plan), secrets))
     return 0

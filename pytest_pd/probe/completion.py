@@ -36,11 +36,16 @@ def one_token(url: str, model: str, *, salt: str) -> str | None:
 def judge(answer: Answer) -> str | None:
     """Return None if the answer holds a token, else why it does not."""
     if not answer.ok:
-        return f"HTTP {answer.status}: {' '.join(answer.text.split())[:SHOWN]}"
+        return f"HTTP {answer.status}: {_shown(answer)}"
     record = answer.json()
     if not isinstance(record, dict) or not record.get("choices"):
-        return f"no choices in {' '.join(answer.text.split())[:SHOWN]!r}"
+        return f"no choices in {_shown(answer)!r}"
     usage = record.get("usage") or {}
     if record["choices"][0].get("text") or usage.get("completion_tokens", 0) >= 1:
         return None
     return "an answer without a token"
+
+
+def _shown(answer: Answer) -> str:
+    text = " ".join(answer.text.split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -82,15 +82,18 @@ class LogError:
     cause: str = ""
 
     def __str__(self) -> str:
-        return f"first error, of {self.service}: {self.line[:LINE_SHOWN]}"
+        return f"first error, of {self.service}: {_cut(self.line)}"
+
+
+def _cut(line: str) -> str:
+    """Return a line of which no more is shown than anybody reads."""
+    return line if len(line) <= LINE_SHOWN else f"{line[:LINE_SHOWN]}…"
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
     """Return the last lines of a log, long ones cut; none when it cannot be read."""
     found = read_text(path, most_bytes=TAIL_BYTES).splitlines()[-lines:]
-    return [
-        line if len(line) <= LINE_SHOWN else f"{line[:LINE_SHOWN]}…" for line in found
-    ]
+    return [_cut(line) for line in found]
 
 
 def read_text(path: Path, *, offset: int = 0, most_bytes: int = SCAN_BYTES) -> str:

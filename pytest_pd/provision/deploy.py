@@ -22,7 +22,11 @@ from pytest_pd.provision.base import (
     reach_of,
 )
 from pytest_pd.provision.bringup import Progress, bring_up, first_token
-from pytest_pd.provision.deployment import Deployment
+from pytest_pd.provision.deployment import (
+    Deployment,
+    secrets_of_plan,
+    told_without,
+)
 from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.kv_store import StoreLock
 from pytest_pd.provision.lease import LeaseHolder, held
@@ -32,7 +36,7 @@ from pytest_pd.provision.progress import waiting_shown
 from pytest_pd.provision.reap import is_used, wait_lease_over
 from pytest_pd.provision.rundir import RunDir, forget, remember
 from pytest_pd.provision.running import Running
-from pytest_pd.secret import secrets_in
+from pytest_pd.secret import redact
 from pytest_pd.spec.cluster import ClusterSpec
 
 __all__ = ["Deployment", "MakePlan", "Progress", "deploy", "silent"]
@@ -89,9 +93,14 @@ def deploy(
         write_plan(run, plan)
         write_files(run, plan)
         clear_old_kv(plan.name, store, run, progress)
-        with explained(plan, allocation):
-            bring_up(plan, allocation, running, timings, progress)
-            first_token(plan, context, running, timings, progress)
+        hidden = secrets_of_plan(plan)
+
+        def tell(line: str, /) -> None:
+            progress(redact(line, hidden))
+
+        with told_without(hidden), explained(plan, allocation):
+            bring_up(plan, allocation, running, timings, tell)
+            first_token(plan, context, running, timings, tell)
         store.share()
         timings["total"] = time.monotonic() - begun_s
         plan = running.pinned(plan)
@@ -143,11 +152,10 @@ def explained(plan: DeploymentPlan, allocation: object) -> Iterator[None]:
 
 def save_metrics(run: RunDir, deployment: Deployment, when: str) -> None:
     """Keep what every service says of itself; one that is gone says nothing."""
-    names = {name for s in deployment.plan.services for name in s.env_from_host}
     write_snapshot(
         deployment.evidence(timeout_s=PAGE_TIMEOUT_S),
         partial(run.metrics, when=when),
-        secrets_in(os.environ, also=names),
+        secrets_of_plan(deployment.plan),
     )
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pytest_pd.errors import ProcessDied
+from pytest_pd.errors import ProcessDied, ProvisionError
 from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
 from pytest_pd.probe.evidence import SCRAPE_TIMEOUT_S, Snapshot, take_snapshot
 from pytest_pd.probe.logs import LogError, first_error, tail
 from pytest_pd.provision.base import Allocation, Process, Timed
 from pytest_pd.provision.lease import LeaseHolder
+from pytest_pd.secret import redact, secrets_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,28 @@ class Deployment:
             ProcessDied: one has ended; with the first error over all logs.
             InfrastructureLost: the lease is not held any more.
         """
-        raise_if_dead(self.processes, "while it was needed")
+        with told_without(secrets_of_plan(self.plan)):
+            raise_if_dead(self.processes, "while it was needed")
         if self.lease is not None:
             self.lease.check()
+
+
+def secrets_of_plan(plan: DeploymentPlan) -> tuple[str, ...]:
+    """Return what nothing that tells of a plan's services may hold, longest first."""
+    names = {name for service in plan.services for name in service.env_from_host}
+    return secrets_in(os.environ, also=names)
+
+
+@contextmanager
+def told_without(secrets: Sequence[str]) -> Iterator[None]:
+    """Mask secrets in an error: it may show a log before its launcher masked that."""
+    try:
+        yield
+    except ProvisionError as error:
+        error.fact = redact(error.fact, secrets)
+        error.hint = redact(error.hint, secrets)
+        error.args = (error.fact,)
+        raise
 
 
 def raise_if_dead(processes: Mapping[str, Process], when: str) -> None:

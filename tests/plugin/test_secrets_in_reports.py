@@ -156,3 +156,13 @@ def test_a_report_without_a_secret_keeps_its_colours(planted):
     result = planted.run("--color=yes")
 
     assert "\x1b[31mE  " in result.stdout.str()
+
+
+@pytest.mark.parametrize("more", [(), ("--pd-plan",), ("-n1",)])
+def test_a_password_in_a_url_is_not_told(planted, more):
+    result = planted.run("--pd-attach", "http://bob:s3cretpass@127.0.0.1:1", *more)
+
+    assert result.ret != 0
+    text = result.stdout.str() + result.stderr.str()
+    assert "http://***@127.0.0.1:1" in text
+    assert "s3cretpass" not in text

@@ -126,3 +126,23 @@ def test_an_interrupt_while_a_command_is_imported_is_quiet(monkeypatch):
     monkeypatch.setattr("pytest_pd.cli.import_module", interrupted)
 
     assert main(["topologies"]) == 130
+
+
+def test_a_password_in_a_url_is_not_told(capsys):
+    assert main(["load", "http://bob:s3cretpass@127.0.0.1:1"]) == 2
+
+    told = capsys.readouterr().err
+    assert "http://***@127.0.0.1:1" in told
+    assert "s3cretpass" not in told
+
+
+def test_a_secret_at_the_wrong_place_is_not_told(capsys, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted0123456789")
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["load", "http://127.0.0.1:1", "--timeout", "hf_planted0123456789"])
+    assert main(["refit", "parse", "kimi_k2", "hf_planted0123456789", "-s", "1"]) == 2
+
+    told = capsys.readouterr().err
+    assert told.count("***") >= 2
+    assert "hf_planted" not in told
