@@ -19,13 +19,20 @@ PLANTED = {
     "OPENAI_API_KEY": "sk-planted-fedcba9876543210",
     "A_PLAIN_NAME": "plain-planted-5566778899",
     "INDEX_URL": "https://reader:urlplanted4711@host.invalid/simple",
+    "CACHE_URL": "redis://:redisplanted1234@host.invalid/0",
+    "NIGHT_WEBHOOK": "https://hooks.invalid/T0/webhookplanted99",
+    "A_HARD_NAME": 'quo"te\\hardplanted6677\nlineplanted3344',
 }
-WORDS = (*list(PLANTED.values())[:3], "urlplanted4711", "queryplanted0815")
+WORDS = (
+    *list(PLANTED.values())[:3],
+    *("urlplanted4711", "queryplanted0815", "redisplanted1234", "webhookplanted99"),
+    *("hardplanted6677", "lineplanted3344"),
+)
 
 SPEAKS = """
 import os, sys
 if "pytest_pd" in " ".join(sys.orig_argv):
-    names = ("HF_TOKEN", "OPENAI_API_KEY", "A_PLAIN_NAME", "INDEX_URL")
+    names = ("HF_TOKEN", "OPENAI_API_KEY", "A_PLAIN_NAME", "INDEX_URL", "A_HARD_NAME")
     for name in names:
         print("starting with", name, os.environ.get(name), file=sys.stderr, flush=True)
 """
@@ -33,6 +40,11 @@ if "pytest_pd" in " ".join(sys.orig_argv):
 
 SUITE = """
 import os
+import warnings
+
+import pytest
+
+ALL = {name: os.environ[name] for name in ("HF_TOKEN", "A_HARD_NAME", "NIGHT_WEBHOOK")}
 
 def test_a_failure_that_shows_secrets(deployment):
     token = os.environ["HF_TOKEN"]
@@ -42,12 +54,22 @@ def test_a_failure_that_shows_secrets(deployment):
 
 def test_a_request_is_answered(ask, prompts):
     assert ask(prompts.make(0, tokens=40).text, max_tokens=2).ok
+
+def test_what_else_is_told(deployment, record_property):
+    record_property("all", ALL)
+    warnings.warn(f"warned of {ALL} and {os.environ['CACHE_URL']}")
+
+def test_it_is_skipped(deployment):
+    pytest.skip(f"skipped for {ALL}")
+
+def test_it_may_fail(deployment):
+    pytest.xfail(f"fails for {ALL}")
 """
 
 
 def topology(folder: Path) -> dict:
     worker = {
-        "env_from_host": ["HF_TOKEN", "A_PLAIN_NAME"],
+        "env_from_host": ["HF_TOKEN", "A_PLAIN_NAME", "A_HARD_NAME"],
         "env": {"PYTHONPATH": str(folder / "speaks")},
     }
     return {
@@ -150,6 +172,7 @@ def run(tmp_path_factory):
             *(sys.executable, "-m", "pytest", "test_planted.py", "-p", "no:randomly"),
             *("--pd-topology", "planted.yaml", "--pd-run-dir", "run"),
             *("--junitxml", "out/junit.xml", "-p", "no:cacheprovider", "-vv"),
+            *("-rA", "--showlocals"),
         ],
         cwd=folder,
         env={**os.environ, **PLANTED},
@@ -169,7 +192,9 @@ def test_the_run_went_as_planned(run):
     folder, done, watcher = run
     logs = "".join(p.read_text() for p in (folder / "run").glob("*/logs/*.log"))
 
-    assert b"1 failed, 1 passed" in done.stdout, done.stdout.decode()[-3000:]
+    assert b"1 failed, 2 passed, 1 skipped, 1 xfailed" in done.stdout, (
+        done.stdout.decode()[-3000:]
+    )
     assert logs.count("starting with HF_TOKEN ****") >= 2
     assert watcher.looks > 10
 
@@ -211,6 +236,8 @@ def test_services_listen_on_loopback_only(run):
 
 def test_manifest_lease_and_logs_are_for_their_owner(run):
     modes = run[2].modes
+    (kept,) = run[0].glob("run/*/environment.json")
+    modes[kept.name] = stat.S_IMODE(kept.stat().st_mode)
 
     assert {"manifest.json", "lease", "prefill-0.log", "router.log"} <= set(modes)
     assert {name: oct(mode) for name, mode in modes.items() if mode & 0o077} == {}
