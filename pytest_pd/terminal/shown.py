@@ -40,6 +40,6 @@ def show(label: str, result: LoadResult, entry: dict[str, Any]) -> None:
     counts = result.counts()
     if failed := sum(counts.values()) - counts.get("ok", 0):
         print(f"FAILED: {failed} of {sum(counts.values())} requests")
-    for index, text in list(result.errors.items())[:3]:
+    for index, text in list(entry["errors"].items())[:3]:
         print(f"failure of request {index}: {text}")
     print(flush=True)

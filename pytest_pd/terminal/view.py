@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.table import Table
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.result import LoadResult
 from pytest_pd.measure.measurement import Measurement
+from pytest_pd.secret import redact, secrets_in
 
 SHOWN = ("p50", "p90", "p99", "mean", "max")
 
@@ -70,7 +72,12 @@ class LiveView:
 def plain_point(
     label: str, result: LoadResult, figures: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return one point as plain JSON: percentiles and provenance, no raw samples."""
+    """Return one point as plain JSON: percentiles and provenance, no raw samples.
+
+    What a server says of a failure is masked: some repeat what they were sent.
+    """
+    hidden = secrets_in(os.environ)
+    errors = list(result.errors.items())[:20]
     entry: dict[str, Any] = {
         "point": label,
         "url": result.url,
@@ -78,7 +85,7 @@ def plain_point(
         "outcomes": result.counts(),
         "valid": result.is_valid,
         "reasons": list(result.reasons),
-        "errors": {str(k): v for k, v in list(result.errors.items())[:20]},
+        "errors": {str(k): redact(text, hidden) for k, text in errors},
         "metrics": {
             m.metric: {"unit": m.unit, **_own(m)}
             for m in figures.get("measurements", ())

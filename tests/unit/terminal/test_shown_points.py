@@ -13,7 +13,8 @@ from pytest_pd.load.run import run_load
 from pytest_pd.load.target import Target
 from pytest_pd.load.truth_process import truth_server
 from pytest_pd.spec.slo import SloSpec
-from pytest_pd.terminal.shown import figures_of
+from pytest_pd.terminal.shown import figures_of, show
+from pytest_pd.terminal.view import plain_point
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,14 @@ def test_goodput_stands_beside_the_figures(result):
 
     assert judged is result
     assert figures["goodput"].share == 1
+
+
+def test_what_a_server_says_of_a_failure_is_masked(result, monkeypatch, capsys):
+    monkeypatch.setenv("API_KEY", "sk-planted0123456789")
+    failed = replace(result, errors={3: "HTTP 401: bad key sk-planted0123456789"})
+
+    entry = plain_point("c1", failed, {})
+    show("c1", failed, entry)
+
+    assert entry["errors"] == {"3": "HTTP 401: bad key ***"}
+    assert "failure of request 3: HTTP 401: bad key ***" in capsys.readouterr().out
