@@ -20,7 +20,7 @@ from pytest_pd.provision.progress import ProgressLine
 from pytest_pd.provision.rundir import RunDir, make_run_id
 from pytest_pd.reference.prompts import make_recall
 from pytest_pd.spec.file import read_cluster, read_topology
-from pytest_pd.spec.locate import HERE, find
+from pytest_pd.spec.locate import HERE, find_one
 
 ASK_TIMEOUT_S = 60.0
 
@@ -34,10 +34,8 @@ def check(recipe: Recipe, say: Callable[[str], None]) -> None:
     """
     for line in identity(recipe):
         say(line)
-    (found,) = find("topologies", [recipe.topology])
-    topology = read_topology(found.path)
-    (where,) = find("clusters", ["local"])
-    cluster = read_cluster(where.path)
+    topology = read_topology(find_one("topologies", [recipe.topology]).path)
+    cluster = read_cluster(find_one("clusters", ["local"]).path)
     progress = ProgressLine(sys.stderr)
     with tempfile.TemporaryDirectory(prefix="pytest-pd-check-") as folder:
         run = RunDir(Path(folder) / topology.name)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster
-from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.locate import Roots, find_one
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Add ``--cluster`` and ``--search``."""
     parser.add_argument(
         "--cluster",
-        default=os.environ.get("PD_CLUSTER", "local"),
+        default=os.environ.get("PD_CLUSTER") or "local",
         metavar="NAME|PATH",
         help="cluster file; default: PD_CLUSTER, else local",
     )
@@ -35,6 +35,9 @@ def roots_of(args: argparse.Namespace) -> Roots:
 
 
 def cluster_of(args: argparse.Namespace) -> ClusterSpec:
-    """Return the cluster that the options name."""
-    (found,) = find("clusters", [args.cluster], roots_of(args))
-    return read_cluster(found.path)
+    """Return the cluster that the options name.
+
+    Raises:
+        SpecError: they name none or several, or something in its file is wrong.
+    """
+    return read_cluster(find_one("clusters", [args.cluster], roots_of(args)).path)

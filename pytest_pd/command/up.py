@@ -28,7 +28,7 @@ from pytest_pd.provision.rehearse import rehearse
 from pytest_pd.provision.rundir import RunDir, make_run_id, run_path
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_topology
-from pytest_pd.spec.locate import find
+from pytest_pd.spec.locate import find_one
 from pytest_pd.spec.topology import TopologySpec
 
 
@@ -78,14 +78,8 @@ def read(args: argparse.Namespace) -> tuple[TopologySpec, ClusterSpec]:
     Raises:
         SpecError: a name stands for nothing, or for more than one topology.
     """
-    found = find("topologies", [args.topology], roots_of(args))
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise SpecError(
-            f"{args.topology!r} stands for {len(found)} topologies: {names}.",
-            hint="name one of them",
-        )
-    topology = read_topology(found[0].path, found[0].name)
+    found = find_one("topologies", [args.topology], roots_of(args))
+    topology = read_topology(found.path, found.name)
     cluster = cluster_of(args)
     if args.rehearse:
         return rehearse(topology, cluster, installed=is_installed)

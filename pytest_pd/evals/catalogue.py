@@ -9,7 +9,7 @@ from pytest_pd.spec.document import read_document
 from pytest_pd.spec.evals import EvalFileSpec, EvalGateSpec, GateKind, ReferenceSpec
 from pytest_pd.spec.extra import EvalSpec
 from pytest_pd.spec.file import build
-from pytest_pd.spec.locate import Roots, catalogue, find
+from pytest_pd.spec.locate import Roots, catalogue, find_one
 from pytest_pd.spec.topology import TopologySpec
 
 SMALL = ("shipped", "public_rows")
@@ -47,7 +47,7 @@ def read_eval(name: str, roots: Roots) -> EvalFileSpec:
     Raises:
         SpecError: there is none, or something in it is wrong.
     """
-    (found,) = find("evals", [name], roots)
+    found = find_one("evals", [name], roots)
     return build(read_document(found.path), EvalFileSpec)
 
 

@@ -13,7 +13,7 @@ from pytest_pd.load.prompts import Lengths, Prompt, PromptSource
 from pytest_pd.load.target import Target
 from pytest_pd.load.tokenizer import TokenIds
 from pytest_pd.spec.file import build, parse_document, read_document
-from pytest_pd.spec.locate import HERE, Roots, find
+from pytest_pd.spec.locate import HERE, Roots, find_one
 from pytest_pd.spec.workload import WorkloadSpec
 
 LEVELS = ("quick", "standard", "full")
@@ -45,7 +45,7 @@ def read_workload(word: str | Path, roots: Roots = HERE) -> WorkloadSpec:
     Raises:
         SpecError: nothing is called so, or something in the file is wrong.
     """
-    (found,) = find("workloads", [str(word)], roots)[:1]
+    found = find_one("workloads", [str(word)], roots)
     return build(read_document(found.path), WorkloadSpec)
 
 

@@ -10,14 +10,13 @@ import pytest
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.model import DeploymentPlan
-from pytest_pd.plugin.choice import find_one
 from pytest_pd.provision.attach import attach_run, attach_url
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.rundir import RunDir, find_run, topologies_of
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
-from pytest_pd.spec.locate import Roots, split_words
+from pytest_pd.spec.locate import Roots, find_one, split_words
 from pytest_pd.spec.topology import TopologySpec
 
 SUFFIX = "@attached"

@@ -21,7 +21,7 @@ from pytest_pd.provision.duration import duration_s
 from pytest_pd.secret import redact, secrets_in
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_cluster, read_topology
-from pytest_pd.spec.locate import Found, Roots, catalogue, find
+from pytest_pd.spec.locate import Found, Roots, catalogue, find, find_one
 from pytest_pd.spec.topology import TopologySpec
 
 
@@ -143,21 +143,6 @@ def choose_cluster(config: pytest.Config, roots: Roots) -> ClusterSpec:
         or "local"
     )
     return read_cluster(find_one("clusters", [name], roots).path)
-
-
-def find_one(kind: str, words: Sequence[str], roots: Roots) -> Found:
-    """Return the one file that the words stand for.
-
-    Raises:
-        SpecError: they stand for none or for several.
-    """
-    found = find(kind, words, roots)
-    if len(found) != 1:
-        raise SpecError(
-            f"{', '.join(words)!r} means {len(found)} {kind}; one is wanted.",
-            hint=f"one of: {', '.join(each.name for each in found)}",
-        )
-    return found[0]
 
 
 def check_keep(text: str | None) -> None:

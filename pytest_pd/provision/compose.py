@@ -18,7 +18,7 @@ from pytest_pd.provision.rehearse import is_rehearsal
 from pytest_pd.routers import ROUTERS
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.file import read_workload
-from pytest_pd.spec.locate import HERE, Roots, find, find_path
+from pytest_pd.spec.locate import HERE, Roots, find_one, find_path
 from pytest_pd.spec.topology import TopologySpec
 from pytest_pd.spec.workload import WorkloadSpec
 
@@ -147,7 +147,7 @@ def workloads_of(
     return tuple(
         word
         if isinstance(word, WorkloadSpec)
-        else read_workload(find("workloads", [word], roots)[0].path)
+        else read_workload(find_one("workloads", [word], roots).path)
         for word in topology.workloads
     )
 

@@ -301,12 +301,11 @@ def _run_elsewhere(
 
 def _ssh_site(name: str | None) -> SshSite:
     from pytest_pd.spec.file import read_cluster
-    from pytest_pd.spec.locate import HERE, find
+    from pytest_pd.spec.locate import find_one
 
     if not name:
         raise SpecError("ssh needs hosts.", hint="add --cluster FILE")
-    (found,) = find("clusters", [name], HERE)
-    site = read_cluster(found.path).ssh
+    site = read_cluster(find_one("clusters", [name]).path).ssh
     if site is None:
         raise SpecError(f"{name} has no SSH hosts.", hint="add ssh.hosts to it")
     return site

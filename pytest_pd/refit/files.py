@@ -6,19 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.file import build, read_document
-from pytest_pd.spec.locate import Roots, find
+from pytest_pd.spec.locate import Roots, find_one
 from pytest_pd.spec.refit import RefitCluster, RefitScenario, RefitSpec, TwinSpec
 
 
 def read_refit(word: str, roots: Roots | None = None) -> RefitSpec:
     """Return the refit file that a name or a path means."""
-    (found,) = find("refit", [word], roots or Roots())
+    found = find_one("refit", [word], roots or Roots())
     return build(read_document(found.path), RefitSpec)
 
 
 def read_refit_cluster(word: str, roots: Roots | None = None) -> RefitCluster:
     """Return the cluster description (for bounds) that a name or a path means."""
-    (found,) = find("refit/clusters", [word], roots or Roots())
+    found = find_one("refit/clusters", [word], roots or Roots())
     return build(read_document(found.path), RefitCluster)
 
 

@@ -6,6 +6,7 @@ that the ini file names, then among the files shipped with the package.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,9 @@ def catalogue(kind: str, roots: Roots = HERE) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in roots.folders(kind):
         for path in sorted(folder.glob("*.yaml")):
+            # a folder, or a lock of an editor: a dangling link `.#mine.yaml`
+            if path.name.startswith(".") or not os.path.isfile(path):  # noqa: PTH113
+                continue
             for name in names_in(path) if kind == "topologies" else (path.stem,):
                 found.setdefault(name, path)
     return found
@@ -91,12 +95,13 @@ def catalogue(kind: str, roots: Roots = HERE) -> dict[str, Path]:
 
 def names_in(path: Path) -> tuple[str, ...]:
     """Return what the topologies of a file are called on the command line."""
-    # files without variants are by far the most: they need not be parsed
-    if not _UNFOLDS.search(path.read_text(encoding="utf-8", errors="replace")):
-        return (path.stem,)
     try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # files without variants are by far the most: they need not be parsed
+        if not _UNFOLDS.search(text):
+            return (path.stem,)
         return tuple(unfold(read_document(path), base_name=path.stem))
-    except SpecError:  # told when somebody asks for it; others are not in its way
+    except (SpecError, OSError):  # told when asked for; others are not in its way
         return (path.stem,)
 
 
@@ -108,16 +113,38 @@ def find(kind: str, words: Iterable[str], roots: Roots = HERE) -> tuple[Found, .
         words: Names, paths, globs, or comma lists of them.
 
     Raises:
-        SpecError: a word stands for nothing; names the nearest.
+        SpecError: a word stands for nothing, and names the nearest; or there is no
+            word at all.
     """
     known = catalogue(kind, roots)
+    named = split_words(words)
+    if not named:  # as `"$UNSET"` in a script: nothing done would look like all done
+        raise SpecError(
+            f"No {_SINGULAR.get(kind, kind)} is named.",
+            hint=f"one of: {', '.join(sorted(known))}",
+        )
     found: dict[tuple[str, Path], Found] = {}
-    for word in split_words(words):
+    for word in named:
         for item in _of_word(kind, word, known, roots):
             key = (item.name, item.path.resolve())
             if key not in found or item.explicit:
                 found[key] = item
     return tuple(found.values())
+
+
+def find_one(kind: str, words: Sequence[str], roots: Roots = HERE) -> Found:
+    """Return the one file, or the one topology, that the words stand for.
+
+    Raises:
+        SpecError: they stand for none or for several.
+    """
+    found = find(kind, words, roots)
+    if len(found) != 1:
+        raise SpecError(
+            f"{', '.join(words)!r} means {len(found)} {kind}; one is wanted.",
+            hint=f"one of: {', '.join(each.name for each in found)}",
+        )
+    return found[0]
 
 
 def _of_word(

@@ -192,3 +192,18 @@ def test_topology_alone_does_not_bring_a_deployment(project):
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*'local_1p1d' is not up for this test*"])
+
+
+def test_empty_topology_is_told(project):
+    project.suite()
+
+    refused(project.run("--topology", ""), "No topology is named.")
+
+
+def test_broken_link_among_the_topologies_is_in_nobodys_way(project):
+    project.suite()
+    folder = project.pytester.path / "fixtures" / "topologies"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".#mine.yaml").symlink_to("me@host.4711:1")
+
+    refused(project.run("--topology", "local_1p2d"), "'local_1p2d'", "local_1p1d")

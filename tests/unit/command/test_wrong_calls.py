@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -146,3 +147,30 @@ def test_a_secret_at_the_wrong_place_is_not_told(capsys, monkeypatch):
     told = capsys.readouterr().err
     assert told.count("***") >= 2
     assert "hf_planted" not in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["preflight", ""],
+        ["plan", ""],
+        ["fetch", "", "--to", "bundle"],
+        ["topologies", ""],
+        ["topologies", "--cluster", "*"],
+        ["up", ""],
+        ["up", "local_*"],
+        ["refit", "plan", ""],
+        ["refit", "plan", "*"],
+        ["load", "http://127.0.0.1:1", "--workload", "*"],
+    ],
+)
+def test_no_name_and_several_names_are_told(words, capsys):
+    assert main(words) == 2
+    assert re.search("is named|one is wanted", capsys.readouterr().err)
+
+
+def test_an_empty_variable_names_no_cluster(monkeypatch, capsys):
+    monkeypatch.setenv("PD_CLUSTER", "")
+
+    assert main(["topologies", "local_1p1d"]) == 0
+    assert "local_1p1d" in capsys.readouterr().out

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from pytest_pd.errors import SpecError
-from pytest_pd.spec.locate import SHIPPED, Roots, catalogue, find, find_path
+from pytest_pd.spec.locate import (
+    SHIPPED,
+    Roots,
+    catalogue,
+    find,
+    find_one,
+    find_path,
+    names_in,
+)
 
 Write = Callable[..., Path]
 
@@ -157,3 +165,37 @@ def test_fixture_paths_are_found_in_project_and_package(project: Path) -> None:
     assert find_path("fixtures/models/mine") == project / "fixtures/models/mine"
     assert find_path("fixtures/models/nowhere") is None
     assert find_path("org/model") is None
+
+
+@pytest.mark.parametrize("words", [(), ("",), (" , ",)])
+def test_no_word_at_all_is_told(project: Path, words: tuple[str, ...]) -> None:
+    with pytest.raises(SpecError, match="No topology is named") as caught:
+        find("topologies", words)
+
+    assert "local_1p1d" in caught.value.hint
+
+
+def test_one_is_wanted_and_several_or_none_are_told(project: Path) -> None:
+    assert find_one("clusters", ["local"]).name == "local"
+    with pytest.raises(SpecError, match=r"'\*' means \d+ clusters; one is wanted"):
+        find_one("clusters", ["*"])
+    with pytest.raises(SpecError, match="No cluster is named"):
+        find_one("clusters", [""])
+
+
+def test_what_is_no_topology_is_in_nobodys_way(project: Path, write: Write) -> None:
+    mine = write(name="project/fixtures/topologies/mine.yaml")
+    (mine.parent / ".#mine.yaml").symlink_to("me@host.4711:1")  # as Emacs does
+    (mine.parent / "gone.yaml").symlink_to("nowhere.yaml")
+    (mine.parent / "dir.yaml").mkdir()
+    before = set(catalogue("topologies"))
+
+    assert find("topologies", ["mine"])[0].path == mine
+    assert "mine" in before
+    assert before.isdisjoint({"gone", "dir", ".#mine"})
+
+
+def test_a_topology_that_cannot_be_read_has_the_name_of_its_file(
+    tmp_path: Path,
+) -> None:
+    assert names_in(tmp_path / "closed.yaml") == ("closed",)
