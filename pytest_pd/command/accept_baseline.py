@@ -14,7 +14,6 @@ uses it where its `baseline` names the file. Exit code 2 when a run did not pass
 from __future__ import annotations
 
 import argparse
-import getpass
 from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
@@ -25,6 +24,7 @@ from pytest_pd.report.read import RunRecord, read_run
 from pytest_pd.report.write import write_files
 from pytest_pd.spec.baseline import BaselineFile, read_baselines
 from pytest_pd.spec.gate import read_gate
+from pytest_pd.user import user_name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     known = read_baselines(args.into) if args.into.is_file() else BaselineFile()
     told = {
         "accepted": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "by": args.by or getpass.getuser(),
+        "by": args.by or user_name(),
         "reason": args.reason,
     }
     gate = read_gate(args.gate) if args.gate else None

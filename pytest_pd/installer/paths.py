@@ -6,17 +6,22 @@ import os
 import shutil
 from pathlib import Path
 
+from pytest_pd.user import expand
+
 
 def cache_dir() -> Path:
     """Return the user's cache folder of pytest-pd, made by nobody yet.
 
     ``PD_CACHE`` wins, then ``XDG_CACHE_HOME/pytest-pd``, then
     ``~/.cache/pytest-pd``.
+
+    Raises:
+        SpecError: it begins with a home folder that this host does not know.
     """
     if chosen := os.environ.get("PD_CACHE"):
-        return Path(chosen).expanduser()
+        return expand(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pytest-pd"
+    return (Path(base) if base else expand("~/.cache")) / "pytest-pd"
 
 
 def engines_dir() -> Path:

@@ -25,6 +25,7 @@ from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
 from pytest_pd.load.target import Target
 from pytest_pd.load.truth_process import TruthLog, truth_server
+from pytest_pd.user import expand
 
 CACHE_S = 3600.0
 """A calibration older than this is of another time of day on the same host."""
@@ -286,7 +287,7 @@ def describe(rhythm: Rhythm, result: LoadResult, log: TruthLog) -> Calibration:
 
 def default_cache() -> Path:
     """Return the folder in which calibrations of this user are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("XDG_CACHE_HOME") or expand("~/.cache")
     return Path(home) / "pytest-pd" / "calibration"
 
 

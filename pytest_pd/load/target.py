@@ -77,6 +77,7 @@ class Target:
         try:
             parts = urlsplit(self.url)
             port = parts.port
+            (parts.hostname or "").encode("idna")  # as the look-up of it will
         except ValueError as error:
             raise SpecError(f"URL {self.url!r} cannot be read: {error}.") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -45,14 +45,19 @@ def refuse_used(folder: Path) -> None:
 
 
 def make_run(config: pytest.Config) -> Run:
-    """Return the run of this process: the controller's, or a new one."""
+    """Return the run of this process: the controller's, or a new one.
+
+    Raises:
+        SpecError: ``--run-dir`` begins with a home folder that is not known.
+    """
     given: dict[str, Any] = getattr(config, "workerinput", {})
     if WORKER_KEY in given:
         fixed = given[WORKER_KEY]
         return Run(fixed["id"], Path(fixed["dir"]), given["workerid"])
     from pytest_pd.provision.rundir import make_run_id, run_path
+    from pytest_pd.user import expand
 
     run_id = make_run_id()
     chosen = config.getoption("pd_run_dir")
-    folder = Path(chosen).expanduser() if chosen else run_path(Path("runs"), run_id)
+    folder = expand(chosen) if chosen else run_path(Path("runs"), run_id)
     return Run(run_id, (config.invocation_params.dir / folder).absolute(), "main")

@@ -47,9 +47,17 @@ class PdSession:
 
     @cached_property
     def run(self) -> Run:
+        """Id and folder of the session.
+
+        Raises:
+            pytest.UsageError: ``--run-dir`` is no path.
+        """
         from pytest_pd.plugin.run import make_run
 
-        return make_run(self.config)
+        try:
+            return make_run(self.config)
+        except PdError as error:
+            raise pytest.UsageError(str(error)) from error
 
     @property
     def is_worker(self) -> bool:

@@ -6,7 +6,7 @@ import http.client
 import json
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pytest_pd.errors import InfrastructureLost
 
@@ -39,26 +39,32 @@ def request(url: str, *, body: object | None = None, timeout_s: float = 2.0) -> 
 
     Raises:
         InfrastructureLost: no answer within `timeout_s` per read, with the cause
-            in a few words (``refused``, ``timed out``).
+            in a few words (``refused``, ``timed out``); or `url` is none.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        connection = _connection(parts, timeout_s)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise InfrastructureLost(
+            f"{url}: {error}", hint="write http://HOST:PORT"
+        ) from error
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     data = None if body is None else json.dumps(body).encode()
-    make = (
-        http.client.HTTPSConnection
-        if parts.scheme == "https"
-        else http.client.HTTPConnection
-    )
-    connection = make(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         headers = {"Content-Type": "application/json"} if data else {}
         connection.request("POST" if data else "GET", path, data, headers)
         response = connection.getresponse()
         return Answer(response.status, response.read())
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise InfrastructureLost(f"{url}: {in_words(error)}") from error
     finally:
         connection.close()
+
+
+def _connection(parts: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
+    is_tls = parts.scheme == "https"
+    make = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+    return make(parts.hostname or "", parts.port, timeout=timeout_s)
 
 
 def in_words(error: Exception) -> str:

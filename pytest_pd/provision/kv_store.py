@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.base import Finding
+from pytest_pd.user import expand
 
 PROMPT_FOLDER = re.compile(r"[0-9a-f]{32}([0-9a-f]{32})?")
 """vLLM's connector keeps each prompt in a folder named by the hash of its tokens."""
@@ -160,7 +161,8 @@ def refuse_dangerous(path: Path) -> None:
     """Raise `ProvisionError` unless `path` lies well below the root and all homes."""
     real = Path(os.path.realpath(path))
     shallow = not path.is_absolute() or len(real.parts) - 1 < LEAST_DEPTH
-    if shallow or real == Path.home() or real in Path.home().parents:
+    home = expand("~")
+    if shallow or real == home or real in home.parents:
         raise ProvisionError(
             f"kv_transfer.path {str(path)!r} is no folder that may be cleared before "
             "a run.",

@@ -28,6 +28,7 @@ from pytest_pd.provision.slurm_text import (
 from pytest_pd.provision.slurm_watch import JobWatch
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_slurm import SlurmSite
+from pytest_pd.user import expand
 
 LOG = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def prepare_folder(site: SlurmSite, context: RunContext) -> None:
     Raises:
         ProvisionError: it does not lie on the file system that the site shares.
     """
-    shared = Path(os.path.expandvars(str(site.shared_dir or "/"))).expanduser()
+    shared = expand(os.path.expandvars(str(site.shared_dir or "/")))
     if not context.run_dir.resolve().is_relative_to(shared.resolve()):
         raise ProvisionError(
             f"Run directory {str(context.run_dir)!r} is not below slurm.shared_dir "

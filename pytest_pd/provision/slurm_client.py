@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pytest_pd.provision.slurm_text import (
     parse_records,
     parse_steps,
 )
+from pytest_pd.user import user_name
 
 TOOLS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 ANSWER_S = 60.0
@@ -148,7 +148,7 @@ class SlurmClient:
             InfrastructureLost: the controller does not answer.
         """
         self.queries += 1
-        user = getpass.getuser()
+        user = user_name()
         done = self.run("squeue", "-h", "-u", user, "-n", name, "-o", "%i")
         if done.returncode:
             raise silent(done)
@@ -167,7 +167,7 @@ class SlurmClient:
 
     def cancel_named(self, name: str) -> None:
         """Cancel our own jobs that are called `name`; no error if there is none."""
-        self.run("scancel", f"--user={getpass.getuser()}", f"--name={name}")
+        self.run("scancel", f"--user={user_name()}", f"--name={name}")
 
     def cancel(self, target: str, signal: str = "") -> None:
         """Cancel a job or step, or send it a signal; no error if it is gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from pytest_pd.errors import SpecError
 
@@ -54,7 +55,7 @@ def parse_address(text: str) -> Address:
         SpecError: not such a URL, or it carries credentials.
     """
     found = _URL.fullmatch(text.strip())
-    if found is None:
+    if found is None or not _can_be_asked(found["base"]):
         raise SpecError(
             f"{_without_credentials(text)!r} is not the URL of a worker.",
             hint="write http://HOST:PORT, or http://HOST:PORT@RANK for one rank; "
@@ -63,6 +64,17 @@ def parse_address(text: str) -> Address:
     rank = found["rank"]
     base = found["base"] + _prefix(found["path"] or "")
     return Address(base, None if rank is None else int(rank))
+
+
+def _can_be_asked(base: str) -> bool:
+    """Tell whether port, brackets and labels of the host are such as HTTP takes."""
+    try:
+        parts = urlsplit(base)
+        (parts.hostname or "").encode("idna")
+        _ = parts.port  # told only when it is read
+    except ValueError:
+        return False
+    return True
 
 
 def _prefix(path: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pytest_pd.errors import SpecError
 from pytest_pd.spec.document import read_document
 from pytest_pd.spec.variant import unfold
+from pytest_pd.user import expand
 
 _SINGULAR = {
     "topologies": "topology",
@@ -189,9 +190,13 @@ def find_path(text: str, roots: Roots = HERE) -> Path | None:
 
     ``fixtures/...`` is looked up in the working directory, the project, and the
     installed package, in this order.
+
+    Raises:
+        SpecError: it begins with ``~user``, and there is no such user.
     """
-    path = Path(text).expanduser()
+    path = expand(text)
     tries = [path] if path.is_absolute() else [Path.cwd() / path, roots.project / path]
     if path.parts[:1] == ("fixtures",):
         tries.append(SHIPPED.joinpath(*path.parts[1:]))
-    return next((each.resolve() for each in tries if each.exists()), None)
+    # unlike Path.exists: a path that cannot be looked at is none
+    return next((each.resolve() for each in tries if os.path.exists(each)), None)  # noqa: PTH110

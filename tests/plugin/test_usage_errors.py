@@ -207,3 +207,15 @@ def test_broken_link_among_the_topologies_is_in_nobodys_way(project):
     (folder / ".#mine.yaml").symlink_to("me@host.4711:1")
 
     refused(project.run("--topology", "local_1p2d"), "'local_1p2d'", "local_1p1d")
+
+
+def test_url_that_is_none_is_told(project):
+    project.suite()
+
+    refused(project.run("--attach", "http://127.0.0.1:99999"), "Nothing to attach to")
+
+
+def test_run_folder_of_an_unknown_user_is_told(project):
+    project.suite()
+
+    refused(project.run("--run-dir", "~nosuchuser/runs"), "'~nosuchuser/runs'")

@@ -9,20 +9,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 
-FOUNDATION = {"errors", "registry", "secret", "group", "tied"}
+FOUNDATION = {"errors", "registry", "secret", "group", "tied", "user"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
     "secret": set(),
     "group": {"tied"},
     "tied": set(),
+    "user": {"errors"},
     "spec": FOUNDATION,
     "plan": FOUNDATION | {"spec"},
     "engines": FOUNDATION | {"spec", "plan"},
     "routers": FOUNDATION | {"spec", "plan", "engines"},
     "reference": {"errors"},
     "proxy": {"errors"},
-    "installer": {"errors"},
+    "installer": {"errors", "user"},
     "provision": FOUNDATION
     | {"spec", "plan", "engines", "routers", "probe", "installer", "reference"},
     "probe": FOUNDATION | {"spec", "plan", "reference"},

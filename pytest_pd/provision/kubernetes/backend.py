@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pytest_pd.provision.kubernetes.sweep import sweep
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.spec.cluster import ClusterSpec
 from pytest_pd.spec.site_kubernetes import KubernetesSite
+from pytest_pd.user import user_name
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -87,7 +87,7 @@ def site_of(cluster: ClusterSpec) -> KubernetesSite:
 
 def scope_for(site: KubernetesSite, context: RunContext) -> Scope:
     """Return where a run's topology lies."""
-    return scope_of(site, context.run_id, context.run_dir.name, getpass.getuser())
+    return scope_of(site, context.run_id, context.run_dir.name, user_name())
 
 
 @contextmanager

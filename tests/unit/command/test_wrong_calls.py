@@ -164,7 +164,9 @@ def test_a_secret_at_the_wrong_place_is_not_told(capsys, monkeypatch):
         ["load", "http://127.0.0.1:1", "--workload", "*"],
     ],
 )
-def test_no_name_and_several_names_are_told(words, capsys):
+def test_no_name_and_several_names_are_told(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
     assert main(words) == 2
     assert re.search("is named|one is wanted", capsys.readouterr().err)
 
@@ -174,3 +176,10 @@ def test_an_empty_variable_names_no_cluster(monkeypatch, capsys):
 
     assert main(["topologies", "local_1p1d"]) == 0
     assert "local_1p1d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:99999", "http://a..b"])
+@pytest.mark.parametrize("words", ["evals run {}", "load {} --model m"])
+def test_what_is_no_url_is_told(url, words, capsys):
+    assert main(words.format(url).split()) == 2
+    assert url in capsys.readouterr().err

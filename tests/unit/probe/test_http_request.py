@@ -105,3 +105,21 @@ def answer_nonsense(server):
 def test_a_body_that_is_no_json_is_none():
     assert Answer(200, b"<html>").json() is None
     assert Answer(200, b"\xff").text == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:x",
+        "http://[",
+        "http://a b",
+        "http://a..b",
+        "http://127.0.0.1:1/ü",
+    ],
+)
+def test_what_is_no_url_is_told_as_one_that_does_not_answer(url):
+    with pytest.raises(InfrastructureLost) as caught:
+        request(url)
+
+    assert caught.value.fact.startswith(f"{url}: ")

@@ -28,7 +28,17 @@ def test_urls_with_and_without_the_endpoint(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["localhost:8000", "ftp://h:1", "http://", "http://h:1?x=1", "http://h:1@x", ""],
+    [
+        "localhost:8000",
+        "ftp://h:1",
+        "http://",
+        "http://h:1?x=1",
+        "http://h:1@x",
+        "",
+        "http://a:99999",
+        "http://a..b:1",
+        "http://[1.1]:1",
+    ],
 )
 def test_what_is_no_url_of_a_worker_is_refused(text):
     with pytest.raises(SpecError, match="is not the URL of a worker"):
