@@ -10,21 +10,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pytest_pd.load.option import count
 from pytest_pd.provision.reap import is_used
 from pytest_pd.provision.rundir import prune, runs_below
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd prune``."""
-    parser.add_argument("--keep", type=int, default=20, metavar="N")
+    parser.add_argument("--keep", type=count, default=20, metavar="N")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove what is old and unused below one folder, and say what it was."""
+    """Remove what is old and unused below one folder, and say what it was.
+
+    Returns:
+        1 when a run could not be removed.
+    """
     unused = [path for path in runs_below(args.runs) if not is_used(path)]
-    removed = prune(unused, keep=max(0, args.keep))
-    for path in removed:
-        print(f"removed {path.name}")
-    print(f"{len(removed)} of {len(unused)} unused run(s) removed")
-    return 0
+    old = prune(unused, keep=args.keep)
+    for path, why in old.items():
+        print(f"not removed {path.name}: {why}" if why else f"removed {path.name}")
+    stayed = sum(map(bool, old.values()))
+    print(f"{len(old) - stayed} of {len(unused)} unused run(s) removed")
+    return min(stayed, 1)

@@ -39,10 +39,13 @@ class Identity:
 
     @classmethod
     def read(cls, record: Mapping[str, object], prefix: str = "") -> Identity:
-        """Return the identity that a state file or a manifest holds."""
+        """Return the identity that a state file or a manifest holds.
+
+        What is no number there becomes 0, which proves nothing.
+        """
         return cls(
-            int(str(record.get(f"{prefix}pid", 0))),
-            int(str(record.get(f"{prefix}start_time", 0))),
+            _whole(record.get(f"{prefix}pid")),
+            _whole(record.get(f"{prefix}start_time")),
             str(record.get("boot_id", "")),
             str(record.get("host", "")),
             str(record.get("pid_ns", "")),
@@ -79,6 +82,10 @@ class Identity:
             "host": self.host,
             "pid_ns": self.pid_ns,
         }
+
+
+def _whole(found: object) -> int:
+    return found if isinstance(found, int) else 0
 
 
 def marked_with(prefix: str) -> Iterator[int]:

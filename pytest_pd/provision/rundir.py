@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,10 @@ from pytest_pd.provision.launcher import write_json
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 STAMP = "%Y%m%dT%H%M%SZ"
+SECONDS = ("created_s", "started_s", "ended_s", "kept_until_s", "lease_ttl_s")
+GROUPS = ("harness", "keeper", "timings")
+MOST_S = 1e12
+"""Longer and later than anything that a run writes down."""
 
 
 def make_run_id() -> str:
@@ -143,12 +149,26 @@ class RunDir:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Return a JSON object; empty when the file is absent or no such thing."""
+    """Return a JSON object; empty when the file is absent or no such thing.
+
+    Fields that a run cannot have written are left out, as if they were absent.
+    """
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    found = record if isinstance(record, dict) else {}
+    return {name: value for name, value in found.items() if _fits(name, value)}
+
+
+def _fits(name: str, value: object) -> bool:
+    if name in SECONDS:
+        return isinstance(value, int | float) and abs(value) < MOST_S
+    if name in GROUPS:
+        return isinstance(value, dict)
+    if name == "run_id":  # names a file of the index and marks processes
+        return isinstance(value, str) and bool(re.fullmatch(r"[\w-]+", value))
+    return True
 
 
 def remember(run_id: str, path: Path) -> None:
@@ -164,10 +184,16 @@ def forget(run_id: str) -> None:
 
 
 def remembered() -> Iterator[tuple[str, Path]]:
-    """Yield (run id, path of the run) of every run that was not forgotten."""
+    """Yield (run id, path of the run) of every run that was not forgotten.
+
+    Entries that are no path are left out.
+    """
     index = user_dir() / "runs"
     for entry in sorted(index.iterdir()) if index.is_dir() else ():
-        yield entry.name, Path(entry.read_text())
+        with suppress(OSError, ValueError):
+            path = Path(entry.read_text())
+            if path.is_absolute():
+                yield entry.name, path
 
 
 def topologies_of(run: Path) -> list[RunDir]:
@@ -214,13 +240,19 @@ def id_of(run: Path) -> str:
     return run.name.rpartition("-")[2]
 
 
-def prune(runs: list[Path], *, keep: int) -> list[Path]:
+def prune(runs: list[Path], *, keep: int) -> dict[Path, str]:
     """Remove all but the newest `keep` runs; the caller leaves out living ones.
 
     Returns:
-        The runs that were removed.
+        Old run to why it is still there; empty when it is gone.
     """
-    old = runs[: max(0, len(runs) - keep)]
-    for run in old:
-        shutil.rmtree(run, ignore_errors=True)
-    return old
+    return {run: _removed(run) for run in runs[: max(0, len(runs) - keep)]}
+
+
+def _removed(run: Path) -> str:
+    try:
+        shutil.rmtree(run)
+    except OSError as error:
+        if os.path.lexists(run):
+            return f"{error.filename or run}: {error.strerror or error}"
+    return ""

@@ -24,6 +24,7 @@ UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
         ("compare a b --rounds 0", "'0' is no whole number of 1 or more"),
         ("history a --alpha 5", "'5' is no share"),
         ("history a --effect x", "'x' is no number from 0 on"),
+        ("prune --keep -1", "'-1' is no whole number of 0 or more"),
         ("history a --jitter -0.1", "'-0.1' is no number from 0 on"),
     ],
 )

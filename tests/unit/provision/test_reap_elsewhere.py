@@ -7,7 +7,9 @@ import os
 import pytest
 
 from pytest_pd import cli
+from pytest_pd.command.preflight import left_overs
 from pytest_pd.errors import BackendMissing, ProvisionError
+from pytest_pd.provision import BACKENDS
 from pytest_pd.provision import reap as module
 from pytest_pd.provision.identity import Identity
 from pytest_pd.provision.lease import held
@@ -160,3 +162,50 @@ def test_a_cluster_that_this_version_cannot_read_is_told(tmp_path, run):
 
     with pytest.raises(ProvisionError, match="none that this version can read"):
         end_run(run.path.parent)
+
+
+WRONG = (
+    {"harness": None},
+    {"harness": {"pid": "abc", "start_time": [1], "boot_id": 2, "host": {}}},
+    {"keeper": "x"},
+    {"lease_ttl_s": None},
+    {"lease_ttl_s": 1e400},
+    {"kept_until_s": "soon"},
+    {"ended_s": []},
+    {"run_id": {}},
+    {"cluster": []},
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("is_here", [True, False], ids=["here", "elsewhere"])
+def test_a_manifest_of_another_shape_costs_only_its_own_run(
+    run, tmp_path, monkeypatch, capsys, wrong, is_here
+):
+    monkeypatch.setattr(module, "LEASE_LOOK_S", 0.01)
+    run.write_manifest(lease_ttl_s=0.05)
+    if not is_here:
+        on_login_1(run)
+        write_lease(str(run.lease), "x")
+    run.write_manifest(**wrong)
+    (run.state / "toy.started.json").write_text('{"started_s": null, "pid": "x"}')
+    (run.state / "two.started.json").write_text('{"started_s": 1, "pid": 1.5}')
+    other = started(tmp_path, "cafecafe")
+
+    cli.main(["reap", "--runs", str(tmp_path)])
+
+    assert ("site", "cafecafe", 1.0) in Elsewhere.asked
+    assert "cafecafe: ended" in capsys.readouterr().out
+    assert list(left_overs(tmp_path)) == []
+    assert cli.main(["prune", "--runs", str(tmp_path), "--keep", "0"]) == 0
+    assert not other.path.exists()
+
+
+@pytest.mark.parametrize("backend", [None, ["local"]])
+def test_a_backend_of_no_name_is_told_with_its_run(run, monkeypatch, backend):
+    monkeypatch.setattr(module, "BACKENDS", BACKENDS)
+    run.write_manifest(backend=backend)
+
+    (found,) = reap([run.path.parent])
+
+    assert str(backend) in found.trouble

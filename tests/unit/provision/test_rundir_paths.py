@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from pytest_pd.cli import main
 from pytest_pd.errors import ProvisionError
 from pytest_pd.provision.rundir import (
     RunDir,
@@ -134,8 +137,47 @@ def test_pruning_keeps_the_newest(tmp_path):
 
     removed = prune(runs_below(tmp_path), keep=1)
 
-    assert [path.name for path in removed] == [path.name for path in made[:2]]
+    assert removed == {path.resolve(): "" for path in made[:2]}
     assert [path.exists() for path in made] == [False, False, True]
+
+
+def test_pruning_tells_what_stays(tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        make(tmp_path, name)
+    remove = shutil.rmtree
+
+    def refuse_b(path):
+        if path.name.endswith("-b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse_b)
+
+    assert main(["prune", "--runs", str(tmp_path), "--keep", "0"]) == 1
+
+    told = capsys.readouterr().out
+    (left,) = tmp_path.glob("*Z-*")
+    assert f"not removed {left.name}: {left}: Permission denied\n" in told
+    assert told.endswith("2 of 3 unused run(s) removed\n")
+
+
+def test_an_entry_that_is_no_path_costs_no_other(tmp_path):
+    made = make(tmp_path / "elsewhere", "abcd")
+    remember("abcd", made)
+    index = user_dir() / "runs"
+    (index / "bytes").write_bytes(b"\xff\xfe")
+    (index / "empty").write_text("")
+    (index / "folder").mkdir()
+
+    assert find_runs(root=tmp_path / "runs") == [made.resolve()]
+
+
+@pytest.mark.parametrize("run_id", ["../../precious", "", None, ["x"], "\ud800"])
+def test_an_id_that_is_no_name_is_none(tmp_path, run_id):
+    made = make(tmp_path, "abcd")
+    RunDir(made / "toy").write_manifest(run_id=run_id)
+
+    assert id_of(made) == "abcd"
 
 
 def test_folders_that_are_no_runs_are_left_alone(tmp_path):
