@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pytest_pd.errors import PdError
+from pytest_pd.errors import InvalidRun, PdError
 from pytest_pd.refit.shape import Grid, TensorKind
 
 JOB_FILE = "job.json"
@@ -184,14 +183,19 @@ def report_path(folder: Path, rank: int) -> Path:
 
 
 def load_report(path: Path) -> RankReport:
-    """Read a report that a worker wrote."""
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("sent", "received"):
-        data[key] = _int_keys(data[key])
-    for key in ("clock_start", "clock_stop"):
-        data[key] = ClockSync(**data[key])
-    return RankReport(**data)
+    """Read a report that a worker wrote.
 
+    Raises:
+        InvalidRun: the file is none, or a damaged one.
+    """
+    # not at the top: the workers' interpreter, which imports this, may not have it
+    from pydantic import TypeAdapter
 
-def _int_keys(mapping: Mapping[str, int]) -> dict[int, int]:
-    return {int(key): value for key, value in mapping.items()}
+    try:
+        return TypeAdapter(RankReport).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidRun(
+            f"{path.name} is no report of a rank.",
+            hint="its host or disk may have failed while it was written; run it again",
+            where=path,
+        ) from error

@@ -167,7 +167,7 @@ def reports_of(job: Job) -> list[RankReport]:
     Reports of another launch are left out.
 
     Raises:
-        InvalidRun: there is none.
+        InvalidRun: there is none, or one is damaged.
     """
     paths = [report_path(Path(job.out_dir), rank) for rank in range(job.world)]
     found = [load_report(path) for path in paths if path.exists()]

@@ -156,6 +156,24 @@ def test_a_rank_that_told_its_error_explains_the_code_of_all_jobs(
     assert outcomes[1].problems == ("rank 0: no room",)
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"rank": 0, "samples_s": "x"}'])
+def test_a_damaged_report_costs_its_own_refit_alone(tmp_path, monkeypatch, text):
+    jobs = twin_jobs(KIMI, pick(KIMI, [3, 6]), "tiny", tmp_path / "out", Settings())
+    for job in jobs:
+        save_good_reports(job, tmp_path / "good" / Path(job.out_dir).name)
+    damaged = tmp_path / "good" / Path(jobs[1].out_dir).name / "rank-0.json"
+    damaged.write_text(text)
+    probe = '[ "$1" = -c ] && exit 0'
+    copied = f"cp -r {tmp_path}/good/. {tmp_path}/out"
+    program(tmp_path / "bin/python", f"{probe}; {copied}")
+    monkeypatch.setenv(local.PYTHON_VARIABLE, str(tmp_path / "bin/python"))
+
+    outcomes = run_jobs(jobs, tmp_path / "out")
+
+    assert [o.status for o in outcomes] == ["verified", "failed"]
+    assert "rank-0.json is no report of a rank" in outcomes[1].problems[0]
+
+
 @pytest.fixture
 def pair(tmp_path, monkeypatch):
     """Give two jobs, and a Python whose ranks report for the first and then sleep."""
