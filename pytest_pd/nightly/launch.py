@@ -45,7 +45,12 @@ def list_tests(
     argv = [*_pytest(words), *PLUGIN, str(folder), "--collect-only", "-q"]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, check=False, timeout=limit_s
+            argv,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=limit_s,
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(
@@ -183,11 +188,12 @@ def _passing_signals() -> Iterator[_Relay]:
 def _json_lines(path: Path) -> list[Mapping[str, Any]]:
     """Return the objects of a file; a torn last line is left out."""
     found = []
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    is_there = path.is_file()
+    text = path.read_text(encoding="utf-8", errors="replace") if is_there else ""
     for line in text.splitlines():
         with suppress(ValueError):
             found.append(json.loads(line))
-    return found
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _object(path: Path) -> Mapping[str, Any]:

@@ -121,7 +121,9 @@ class Book:
         """Write record, summary and JUnit, tell the webhook; return the summary."""
         record = record_of(judgement, attempts, self.wishes.words)
         write_record(self.folder / RECORD, record)
-        text = summary(judgement, attempts, self.known)
+        said = summary(judgement, attempts, self.known)
+        # a word of the command line may hold bytes that are no UTF-8
+        text = said.encode("utf-8", "backslashreplace").decode()
         (self.folder / "summary.md").write_text(text, encoding="utf-8")
         for trouble in _tell(
             self.wishes, self.folder, judgement, attempts, self.address

@@ -53,7 +53,7 @@ def keep_night(place: str, night: Night) -> str:
 
 def _local(folder: Path) -> list[Night]:
     kept = [
-        read_night(path.read_text(encoding="utf-8"), path.name)
+        read_night(path.read_text(encoding="utf-8", errors="replace"), path.name)
         for path in sorted(folder.glob(f"*{SUFFIX}"))
     ]
     runs = [
@@ -68,12 +68,15 @@ def _remote(place: str) -> list[Night]:
     system, root = _open(place)
     try:
         names = [n for n in system.ls(root, detail=False) if str(n).endswith(SUFFIX)]
-        texts = {str(name): system.cat_file(name).decode() for name in sorted(names)}
+        pages = {str(name): system.cat_file(name) for name in sorted(names)}
     except FileNotFoundError:
         return []
     except Exception as error:
         raise _unreachable(place, error) from error
-    return [read_night(text, name) for name, text in texts.items()]
+    return [
+        read_night(page.decode("utf-8", "replace"), name)
+        for name, page in pages.items()
+    ]
 
 
 def _open(place: str) -> tuple[Any, str]:

@@ -67,6 +67,8 @@ def file_word(text: str) -> str:
 def write_files(out: Path, files: Mapping[str, Content]) -> list[Path]:
     """Write each file whole or not at all, and return the paths.
 
+    What has no place in UTF-8, such as bytes of another encoding, is escaped.
+
     Raises:
         PdError: the folder cannot be written.
     """
@@ -76,8 +78,7 @@ def write_files(out: Path, files: Mapping[str, Content]) -> list[Path]:
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.partial")
-            data = content.encode() if isinstance(content, str) else content
-            partial.write_bytes(data)
+            partial.write_bytes(_bytes(content))
             written.append(partial.replace(path))
     except OSError as error:
         raise PdError(
@@ -85,3 +86,9 @@ def write_files(out: Path, files: Mapping[str, Content]) -> list[Path]:
             hint="choose another folder with --out",
         ) from error
     return written
+
+
+def _bytes(content: Content) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return content.encode("utf-8", "backslashreplace")

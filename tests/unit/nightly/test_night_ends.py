@@ -113,6 +113,25 @@ def test_tests_that_cannot_be_listed_leave_the_reason(site, tmp_path, monkeypatc
     assert [body["exit_code"] for body in site] == [2]
 
 
+def test_words_that_are_no_text_are_escaped_on_the_page(site, tmp_path, monkeypatch):
+    def refuse(words, *_):
+        raise SpecError(f"file not found: {words[0]}")
+
+    monkeypatch.setattr(module, "list_tests", refuse)
+    with pytest.raises(SpecError):
+        spend(Wishes((os.fsdecode(b"\xff"),)), print)
+
+    assert "file not found: \\udcff" in left(tmp_path)[1]
+
+
+def test_a_conftest_that_writes_no_text_is_told_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conftest.py").write_text("import os; os.write(2, b'\\xff'); 1 / 0")
+
+    with pytest.raises(SpecError, match="ZeroDivisionError"):
+        list_tests(["-s", "-p", "no:cacheprovider", str(tmp_path)], tmp_path / "night")
+
+
 def test_collecting_that_does_not_end_is_out_of_time(site, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "list_tests", list_tests)
     monkeypatch.setattr(module, "LISTING_S", 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 
 import numpy as np
@@ -126,6 +127,23 @@ def test_other_files_are_told(tmp_path, text):
 
     with pytest.raises(MeasurementError, match="no night"):
         read_nights(str(tmp_path))
+
+
+def test_a_night_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "x.night.json").write_bytes(b"\xff{")
+
+    with pytest.raises(MeasurementError, match=r"x\.night\.json' is no night"):
+        read_nights(str(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["report", "history"])
+def test_words_that_are_no_text_are_escaped(runs, tmp_path, command):
+    title, out = os.fsdecode(b"\xff"), tmp_path / "out"
+    place = sorted(runs.iterdir())[0] if command == "report" else runs
+
+    assert main([command, str(place), "--out", str(out), "--title", title]) == 0
+
+    assert "\\udcff" in (out / f"{command}.html").read_text()
 
 
 def test_empty_store_is_one_message(tmp_path, capsys):
