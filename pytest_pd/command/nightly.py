@@ -32,6 +32,7 @@ summary.md, junit.xml.
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_pd.nightly.night import Wishes, spend
@@ -89,4 +90,10 @@ def run(args: argparse.Namespace) -> int:
         webhook=args.webhook_env,
         junit=args.junit,
     )
-    return spend(wishes, lambda line: print(line, flush=True))
+    return spend(wishes, _say)
+
+
+def _say(line: str) -> None:
+    """Print a line; a reader that left, or a full disk, ends no night."""
+    with suppress(OSError):
+        print(line, flush=True)

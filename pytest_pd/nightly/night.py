@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,6 +104,9 @@ def spend(wishes: Wishes, say: Callable[[str], None]) -> int:
     else:
         limit_s = None if stopped else expected.limit_s
     attempts = _attempts(wishes, folder, listed, limit_s, say)
+    if not attempts:
+        why = "the first attempt could not be made: nothing is known of its tests"
+        return book.end(nothing_run(Verdict.SILENT, why))
     gate = _gate(attempts)
     return book.end(judge_night(attempts, book.known, listed.tests, gate), attempts)
 
@@ -117,25 +121,48 @@ class Book:
     known: QuarantineSpec = NOBODY
     address: str = ""
 
-    def close(self, judgement: Judgement, attempts: Sequence[Attempt] = ()) -> str:
-        """Write record, summary and JUnit, tell the webhook; return the summary."""
-        record = record_of(judgement, attempts, self.wishes.words)
-        write_record(self.folder / RECORD, record)
-        said = summary(judgement, attempts, self.known)
-        # a word of the command line may hold bytes that are no UTF-8
-        text = said.encode("utf-8", "backslashreplace").decode()
-        (self.folder / "summary.md").write_text(text, encoding="utf-8")
+    def close(
+        self, judgement: Judgement, attempts: Sequence[Attempt] = ()
+    ) -> Judgement:
+        """Write record, summary and JUnit, and tell the webhook.
+
+        Returns:
+            The judgement; not a green one where it could not be written down.
+        """
+        try:
+            self._write_page(judgement, attempts)
+            record = record_of(judgement, attempts, self.wishes.words)
+            write_record(self.folder / RECORD, record)
+        except OSError as error:
+            judgement = _unwritten(judgement, error)
+            with suppress(OSError):
+                self._write_page(judgement, attempts)
         for trouble in _tell(
             self.wishes, self.folder, judgement, attempts, self.address
         ):
             self.say(f"night: {trouble}")
-        return text
+        return judgement
+
+    def _write_page(self, judgement: Judgement, attempts: Sequence[Attempt]) -> None:
+        said = summary(judgement, attempts, self.known)
+        # a word of the command line may hold bytes that are no UTF-8
+        text = said.encode("utf-8", "backslashreplace").decode()
+        (self.folder / "summary.md").write_text(text, encoding="utf-8")
 
     def end(self, judgement: Judgement, attempts: Sequence[Attempt] = ()) -> int:
         """Close the night, say how it was and return its exit code."""
-        text, code = self.close(judgement, attempts), judgement.exit_code
-        self.say(f"\n{text}\nnight: {judgement.word}, exit code {code}, {self.folder}")
+        told = self.close(judgement, attempts)
+        text, code = summary(told, attempts, self.known), told.exit_code
+        self.say(f"\n{text}\nnight: {told.word}, exit code {code}, {self.folder}")
         return code
+
+
+def _unwritten(judgement: Judgement, error: OSError) -> Judgement:
+    """Return the judgement of a night that its folder cannot keep."""
+    notes = (*judgement.notes, f"the night cannot be written down: {error}")
+    if judgement.exit_code:
+        return replace(judgement, notes=notes)
+    return replace(judgement, verdict=Verdict.INVALID, layer="infra", notes=notes)
 
 
 def clear_junit(path: Path | None) -> None:
@@ -211,19 +238,26 @@ def _attempts(
 
     Args:
         left_s: Seconds until all has to be over; None: as long as it takes.
+
+    Returns:
+        Those that could be made: what one has found is not lost with the next.
     """
     if left_s is not None:
         say(f"night: ends after {left_s:.0f} s at the latest")
     made: list[Attempt] = []
     only: tuple[str, ...] = ()
     for number in range(1, wishes.retries + 2):
-        attempt = run_tests(
-            wishes.words,
-            folder / f"attempt-{number}",
-            wishes.runs.absolute() / f"{folder.name}-{number}",
-            only=only,
-            limit_s=left_s,
-        )
+        try:
+            attempt = run_tests(
+                wishes.words,
+                folder / f"attempt-{number}",
+                wishes.runs.absolute() / f"{folder.name}-{number}",
+                only=only,
+                limit_s=left_s,
+            )
+        except OSError as error:
+            say(f"night: attempt {number} cannot be made: {error}")
+            break
         made.append(attempt)
         only = to_retry(attempt, only or listed.tests)
         left_s = None if left_s is None else left_s - attempt.wall_s

@@ -77,6 +77,9 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.secrets = secrets_in(os.environ)
+        self.unkept: list[str] = []
+        """Lines that are on no disk yet."""
+        self.trouble = ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -92,5 +95,28 @@ class Record:
             layer=told_layer(report),
         )
         line = json.dumps(redact_all(outcome.as_record(), self.secrets))
-        with (self.folder / OUTCOMES).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self.unkept.append(line + "\n")
+        self._keep()
+
+    def _keep(self) -> None:
+        """Append what is on no disk yet; one that is full now may not stay so."""
+        try:
+            with (self.folder / OUTCOMES).open("a", encoding="utf-8") as file:
+                file.writelines(self.unkept)
+        except OSError as error:
+            self.trouble = str(error)
+            if self.unkept[0] != "\n":
+                self.unkept.insert(0, "\n")  # what came to disk may end in mid-line
+        else:
+            self.unkept.clear()
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> None:
+        if self.unkept:
+            self._keep()
+        if lost := sum(line != "\n" for line in self.unkept):
+            terminalreporter.write_line(
+                f"pd: results of {lost} test(s) cannot be kept for the night: "
+                f"{self.trouble}"
+            )

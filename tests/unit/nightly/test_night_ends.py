@@ -206,3 +206,68 @@ def test_what_a_killed_pytest_told_is_in_the_merged_junit(site, tmp_path, monkey
     assert 'name="a[topo:k2]"' in text
     assert text.count('name="b[topo:k2]"') == 1
     assert "first_failure" in text
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def attempts_of(monkeypatch, *made):
+    """Let pytest be called for these attempts; after them no more can be made."""
+    left = iter(made)
+
+    def run(_words, folder, *_, **__):
+        if (attempt := next(left, None)) is None:
+            full()
+        folder.mkdir()
+        return attempt
+
+    monkeypatch.setattr(module, "run_tests", run)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "word"),
+    [("passed", 21, "invalid (infra)"), ("failed", 14, "failed (client)")],
+)
+def test_a_night_that_cannot_be_written_tells_its_verdict_and_is_not_green(
+    verdict, code, word, site, monkeypatch
+):
+    attempts_of(monkeypatch, Attempt(int(code == 14), 1.0, (told("a", verdict),)))
+    monkeypatch.setattr(module, "write_record", full)
+    said = []
+
+    assert spend(Wishes(()), said.append) == code
+    assert f"night: {word}, exit code {code}" in said[-1]
+    assert "cannot be written down: [Errno 28] No space" in said[-1]
+    assert [body["exit_code"] for body in site] == [code]
+
+
+def test_a_page_never_calls_green_what_could_not_be_recorded(
+    site, tmp_path, monkeypatch
+):
+    attempts_of(monkeypatch, Attempt(0, 1.0, (told("a"),)))
+    monkeypatch.setattr(module, "write_record", full)
+    spend(Wishes(()), print)
+
+    (page,) = tmp_path.glob("nights/*/summary.md")
+    assert page.read_text().startswith("# Night: invalid (infra)")
+
+
+def test_an_attempt_that_cannot_be_made_loses_none_before_it(
+    site, tmp_path, monkeypatch
+):
+    lost = told("a", "error", layer="infra", reason="node n3")
+    attempts_of(monkeypatch, Attempt(1, 1.0, (lost,)))
+    said = []
+
+    assert spend(Wishes(()), said.append) == 11
+
+    assert left(tmp_path)[0] == "failed"
+    assert any("attempt 2 cannot be made: [Errno 28]" in line for line in said)
+
+
+def test_a_first_attempt_that_cannot_be_made_is_no_verdict(site, tmp_path, monkeypatch):
+    attempts_of(monkeypatch)
+
+    assert spend(Wishes(()), print) == 31
+    assert left(tmp_path)[0] == "no verdict"
