@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytest_pd.load.calibrate import Rhythm, calibrate
+from pytest_pd.load.calibrate import Calibration, Rhythm, calibrate
 from pytest_pd.load.option import above_zero, check_file, positive, write_json
 
 
@@ -48,6 +48,15 @@ def run(args: argparse.Namespace) -> int:
         shards=args.shards,
         scheduling=args.scheduling,
     )
+    try:
+        if args.json:
+            write_json(args.json, found.as_json())
+    finally:
+        _show(found)
+    return 0
+
+
+def _show(found: Calibration) -> None:
     print(found.line())
     print(
         f"{found.requests} requests, {found.events} events; gaps of events that had "
@@ -56,6 +65,3 @@ def run(args: argparse.Namespace) -> int:
         f"{found.read_lag_p99_s * 1e6:.3g} us; the server itself was late by p99 "
         f"{found.server_late_p99_s * 1e6:.3g} us, which is no part of the error"
     )
-    if args.json:
-        write_json(args.json, found.as_json())
-    return 0

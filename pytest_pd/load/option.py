@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,29 +85,54 @@ def check_file(path: Path) -> None:
     """Refuse a file that could not be written when the figures are there.
 
     Raises:
-        SpecError: its folder is missing or closed to us, or it is a folder itself.
+        SpecError: its folder is missing or closed to us (the file is replaced there,
+            never changed), or it is a folder itself.
     """
     folder = path.parent
     if path.is_dir():
         raise SpecError(f"{path} is a folder.", hint="name a file")
     if not folder.is_dir():
         raise SpecError(f"Folder {folder} does not exist.", hint=f"mkdir -p {folder}")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    places = [path] if path.exists() else []
+    if path.is_file() or not places:
+        places.append(path.resolve().parent)
+    if not all(os.access(place, os.W_OK) for place in places):
         raise SpecError(f"{path} cannot be written by this user.")
 
 
 def write_json(path: Path, data: Any, *, done: bool = True) -> None:
-    """Write `data`; while more is to come, into files and not into pipes.
+    """Write `data`: a file whole and on disk, or left as it was.
+
+    Args:
+        done: More is to come if not: then into files and not into pipes.
 
     Raises:
         MeasurementError: it cannot be written any more.
     """
     if not done and path.exists() and not path.is_file():
         return
+    text = json.dumps(data, indent=1) + "\n"
     try:
-        path.write_text(json.dumps(data, indent=1) + "\n")
+        if path.exists() and not path.is_file():
+            path.write_text(text)
+        else:
+            _replace(path.resolve(), text)
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written: {error.strerror}.",
-            hint="the figures stand above; make room and give another file",
+            hint="make room; the figures are shown all the same",
         ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w") as sink:
+            sink.write(text)
+            sink.flush()
+            os.fsync(sink.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -227,11 +228,16 @@ class LoadResult:
         """Write everything to one .npz file: whole and on disk, or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as sink:
-            self.write(sink)
-            sink.flush()
-            os.fsync(sink.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as sink:
+                self.write(sink)
+                sink.flush()
+                os.fsync(sink.fileno())
+            partial.replace(path)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
         return path
 
     def write(self, sink: IO[bytes]) -> None:

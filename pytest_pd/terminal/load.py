@@ -27,7 +27,7 @@ from pytest_pd.errors import SpecError
 from pytest_pd.load.asked import Verify
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
 from pytest_pd.load.external import DRIVERS
-from pytest_pd.load.option import above_zero, check_file, count, positive, write_json
+from pytest_pd.load.option import above_zero, count, positive
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
@@ -46,7 +46,8 @@ from pytest_pd.measure.warm import Warmer, WarmUp, shape_of, wave_of, with_warm_
 from pytest_pd.spec.slo import SloSpec
 from pytest_pd.spec.workload import WorkloadSpec
 from pytest_pd.terminal.by_tool import by_tool, check_tool, shards_of
-from pytest_pd.terminal.shown import figures_of, show
+from pytest_pd.terminal.kept import Keeper
+from pytest_pd.terminal.shown import figures_of
 from pytest_pd.terminal.view import LiveView, plain_point
 
 SLO_FIELDS = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
@@ -115,9 +116,10 @@ def _floats(text: str) -> list[float]:
 def run(args: argparse.Namespace) -> int:
     """Run every point, print a table for each, and say whether all hold.
 
-    Each point is written as soon as it is measured.
+    Each point is written as soon as it is measured, and before it is shown.
     """
-    _check_places(args)
+    keeper = Keeper(args.json, args.save)
+    keeper.check()
     spec = _workload(args)
     headers = _headers(args)
     # it refuses a wrong header here: a library that meets one shows its value
@@ -135,7 +137,6 @@ def run(args: argparse.Namespace) -> int:
     if args.tool:
         check_tool(args, spec, target, points, slo)
     source = None if args.tool else _source(args, spec, target)
-    report: list[dict[str, Any]] = []
     warmer = Warmer()
     for point in points:
         warmed = WarmUp()
@@ -146,32 +147,15 @@ def run(args: argparse.Namespace) -> int:
             result = _measure(args, spec, point, target, source)
         result = with_warm_up(result, warmed)
         result, figures = figures_of(result, slo)
-        report.append(plain_point(point.label, result, figures))
-        show(point.label, result, report[-1])
-        if warmed.e2e_s:
-            print(f"{warmed.line()}\n", flush=True)
-        if args.save:
-            result.save(args.save / f"{point.label}.npz")
-        if args.json:
-            write_json(args.json, report, done=point is points[-1])
-    return 0 if report and all(map(_is_good, report)) else 1
-
-
-def _check_places(args: argparse.Namespace) -> None:
-    """Look before the first point whether the last one can be written.
-
-    Raises:
-        SpecError: ``--json`` or ``--save`` names a place that cannot be.
-    """
-    if args.json:
-        check_file(args.json)
-    if args.save:
-        try:
-            args.save.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SpecError(
-                f"--save {args.save} cannot be a folder: {error.strerror}."
-            ) from error
+        keeper.keep(
+            point.label,
+            result,
+            plain_point(point.label, result, figures),
+            last=point is points[-1],
+            note=warmed.line() if warmed.e2e_s else "",
+        )
+    keeper.end()
+    return 0 if all(map(_is_good, keeper.report)) else 1
 
 
 def _is_good(entry: dict[str, Any]) -> bool:
