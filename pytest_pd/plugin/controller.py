@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -127,14 +126,12 @@ class Controller:
         """
         from pytest_pd.report.gated import PASSED, TOO_NOISY, gated
 
-        chosen = self.session.config.getoption("pd_gate")
-        if not chosen or self._exempt():
+        chosen = self.session.gate_file
+        if chosen is None or self._exempt():
             return False
         if exitstatus != pytest.ExitCode.OK and not (self.verdicts or self.untied):
             return False
-        here = self.session.config.invocation_params.dir
-        # an unknown ~user stays as it is: the gate then says that there is no file
-        self.gate_file = here / os.path.expanduser(chosen)  # noqa: PTH111
+        self.gate_file = chosen
         self.gate, self.gate_word = gated(self.gate_file, [self.session.run.dir])
         return self.gate_word not in (PASSED, TOO_NOISY)
 

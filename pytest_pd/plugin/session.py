@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,8 +95,30 @@ class PdSession:
     def selected(self) -> tuple[Selected, ...]:
         return self.choice.selected
 
+    @cached_property
+    def gate_file(self) -> Path | None:
+        """Path of ``--pd-gate``, which can be read as a gate; None without one.
+
+        Raises:
+            pytest.UsageError: it cannot.
+        """
+        chosen = self.config.getoption("pd_gate")
+        if not chosen:
+            return None
+        from pytest_pd.spec.gate import read_gate
+        from pytest_pd.user import expand
+
+        try:
+            path = self.config.invocation_params.dir / expand(chosen)
+            read_gate(path)
+        except PdError as error:
+            raise pytest.UsageError(str(error)) from error
+        return path
+
     def check_choice(self) -> None:
         """Refuse a wrong name before anything is collected; get ready to gather."""
+        if not self.is_worker:
+            self.gate_file  # noqa: B018  a wrong one would cost the run its judgement
         if self.config.getoption("pd_run_dir") and not self.is_worker:
             from pytest_pd.plugin.run import refuse_used
 

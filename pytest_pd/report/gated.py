@@ -22,7 +22,8 @@ def gated(path: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
     """Return the lines to show, and the gate's word.
 
     That is ``passed``, ``too noisy``, ``worse`` or ``no judgement``. A gate that
-    cannot judge (no such file, no figure) has failed: silence is never green.
+    cannot judge (no such file, no figure, whatever goes wrong) has failed: silence is
+    never green.
 
     Args:
         path: Of the gate.
@@ -37,6 +38,8 @@ def gated(path: Path, runs: Sequence[Path]) -> tuple[list[str], str]:
         result = judge(gate, record, baseline, accepted)
     except PdError as error:
         return [f"gate FAILED: {error}"], NO_JUDGEMENT
+    except Exception as error:  # one that breaks costs no run its other verdicts
+        return [f"gate FAILED: {type(error).__name__}: {error}"], NO_JUDGEMENT
     lines = [*map(str, result.lines), result.summary()]
     if not result.failed:
         return lines, TOO_NOISY if result.is_blind else PASSED

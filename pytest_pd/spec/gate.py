@@ -5,13 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pytest_pd.spec.base import Args, Model, Positive
 from pytest_pd.spec.document import read_document
 from pytest_pd.spec.file import build
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _with_homes(words: Args) -> Args:
+    for word in words:
+        try:
+            Path(word).expanduser()
+        except RuntimeError:
+            raise ValueError(f"nobody here has the home of {word!r}") from None
+    return words
+
+
+Places = Annotated[Args, AfterValidator(_with_homes)]
 
 
 class LimitSpec(Model):
@@ -41,7 +53,7 @@ class GateSpec(Model):
             the baseline has.
     """
 
-    baseline: Args
+    baseline: Places
     keep: Positive = 10
     metrics: dict[str, LimitSpec] = Field(min_length=1)
     alpha: Share = 0.02

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+
 import pytest
 
 SUITE = """
@@ -35,13 +37,43 @@ def test_slower_session_is_red_and_equal_one_green(gated, monkeypatch):
     slow.stdout.fnmatch_lines(["*pd: worse: *::ttft is 3.000*", "*pd: gate FAILED*"])
 
 
-def test_gate_that_cannot_judge_is_red(project):
-    project.suite(SUITE)
+GATE = "baseline: ['{}']\nmetrics: {{ttft: {{max_increase: 0.2}}}}\n"
 
-    result = project.run("--pd-gate", "nothing.yaml")
+
+@pytest.mark.parametrize(
+    ("chosen", "text", "told"),
+    [
+        ("nothing.yaml", None, "*nothing.yaml*"),
+        ("~nosuchuser/g.yaml", None, "*Nobody here has the home of*nosuchuser*"),
+        ("g.yaml", GATE.format("~nosuchuser/r"), "*nobody here has the home of*"),
+        ("g.yaml", "baseline: 3\n", "*g.yaml:*"),
+    ],
+)
+def test_a_wrong_gate_is_refused_before_anything_runs(project, chosen, text, told):
+    project.suite(SUITE)
+    if text:
+        (project.pytester.path / "g.yaml").write_text(text)
+
+    result = project.run("--pd-gate", chosen)
+
+    assert result.ret == 4
+    assert fnmatch(result.stdout.str() + result.stderr.str(), told)
+    assert not project.ledger
+
+
+def test_a_gate_that_breaks_costs_neither_verdict_nor_report(project):
+    project.suite(
+        SUITE + "\ndef test_b():\n    from pytest_pd.report import gated\n"
+        "    gated.judge = lambda *_: {}['no such key']\n"
+    )
+    (project.pytester.path / "g.yaml").write_text(GATE.format("runs/*"))
+
+    result = project.run("--pd-gate", "g.yaml", "-p", "no:randomly")
 
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*pd: gate FAILED: *nothing.yaml*"])
+    result.stdout.fnmatch_lines(["*pd: gate FAILED: KeyError: 'no such key'*"])
+    (folder,) = project.pytester.path.glob("runs/*")
+    assert {"verdict.json", "report.html"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
