@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 from pytest_pd.errors import EngineMissing, InvalidRun, SpecError
 from pytest_pd.evals import data
-from pytest_pd.evals.sample import Sample, read_samples
+from pytest_pd.evals.sample import ERROR, Sample, read_samples
 from pytest_pd.group import tied_group
 from pytest_pd.installer.paths import find_program
 from pytest_pd.provision.rundir import read_record
@@ -37,6 +37,8 @@ CACHE = "hub"
 """Folder of a job for what the data-set library makes of data of our own."""
 PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 MODELS = {"completions": "local-completions", "chat": "local-chat-completions"}
+PARTIAL = ".partial"
+"""Ends the name of the folder of a job that is not done, or came to nothing."""
 
 Tick = Callable[[Mapping[str, Any]], None]
 
@@ -91,14 +93,19 @@ def find_python() -> str:
 def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
     """Ask every side every task, one side after the other.
 
-    Results and samples of lm-eval lie in ``<folder>/<side>/<tasks>/`` afterwards.
+    Results and samples of lm-eval lie in ``<folder>/<side>/<tasks>/`` afterwards, in
+    place of those of an earlier run. One that failed leaves those as they are, and
+    what it has in ``<folder>.partial``.
 
     Raises:
         EngineMissing: lm-eval is not here.
-        InvalidRun: it failed or took longer than the budget; with its last error.
+        InvalidRun: it failed or took longer than the budget, with its last error; or
+            none of its calls came to a result, and an earlier run did.
         SpecError: the folder holds what no earlier job wrote.
     """
-    python = find_python()
+    python, place = find_python(), job.folder
+    check_ours(place)
+    job = replace(job, folder=place.with_name(place.name + PARTIAL))
     clear(job.folder)
     prepare(job)
     argv = [python, str(DRIVER), str(job.folder / PLAN)]
@@ -118,10 +125,27 @@ def run(job: Job, on_tick: Tick = lambda fact: None) -> None:
             f"lm-eval ended with code {code}: {last_error(job.folder / LOG)}",
             where=job.folder / LOG,
         )
+    if place.exists():
+        _refuse_empty(job)
+        clear(place)
+    job.folder.rename(place)
+    _write_plan(replace(job, folder=place))
 
 
-def clear(folder: Path) -> None:
-    """Remove the folder of an earlier job.
+def _refuse_empty(job: Job) -> None:
+    """Raise where no call has a result: a server that was gone, as a rule."""
+    outs = [Path(call["out"]) for call in plan_of(job)["calls"]]
+    errors = [out / ERROR for out in outs if (out / ERROR).is_file()]
+    if len(errors) == len(outs):
+        raise InvalidRun(
+            f"lm-eval has no result: {errors[0].read_text('utf-8')[:400]}",
+            hint="what an earlier run found there is left as it was",
+            where=job.folder / LOG,
+        )
+
+
+def check_ours(folder: Path) -> None:
+    """Refuse a folder that no job wrote; one that is not there or empty is free.
 
     Raises:
         SpecError: it holds something, and no job of ours.
@@ -135,6 +159,15 @@ def clear(folder: Path) -> None:
             "it is left as it is.",
             hint="move it away, or give another --out",
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove the folder of an earlier job.
+
+    Raises:
+        SpecError: it holds something, and no job of ours.
+    """
+    check_ours(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -55,6 +55,10 @@ def play(tmp_path, monkeypatch):
     return _play
 
 
+def partial(job: Job) -> Path:
+    return job.folder.with_name(job.folder.name + runner.PARTIAL)
+
+
 def argv(job: Job) -> list[str]:
     (call,) = runner.plan_of(job)["calls"]
     return call["argv"]
@@ -191,7 +195,47 @@ def test_an_error_of_lm_eval_is_invalid_and_told(make_job, play):
     with pytest.raises(InvalidRun, match="code 1: ValueError: no such task") as caught:
         runner.run(job)
 
-    assert caught.value.where == job.folder / runner.LOG
+    assert caught.value.where == partial(job) / runner.LOG
+
+
+FAILED = """for call in job["calls"]:
+    out = pathlib.Path(call["out"])
+    out.mkdir(parents=True)
+    (out / "error.txt").write_text("ConnectionError: refused")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("sys.exit('gone')", "code 1"), (FAILED, "no result: Connec")]
+)
+def test_a_run_that_comes_to_nothing_leaves_the_samples_of_the_last(
+    text, told, make_job, play
+):
+    job = make_job()
+    (job.folder / "pd").mkdir(parents=True)
+    (job.folder / "pd" / "samples.jsonl").write_text("good")
+    play(text)
+
+    with pytest.raises(InvalidRun, match=told) as caught:
+        runner.run(job)
+
+    assert (job.folder / "pd" / "samples.jsonl").read_text() == "good"
+    assert caught.value.where == partial(job) / runner.LOG
+
+
+def test_a_run_that_comes_to_its_end_replaces_the_last(make_job, play):
+    job = make_job()
+    (job.folder / "pd").mkdir(parents=True)
+    (job.folder / "pd" / "samples.jsonl").write_text("old")
+    partial(job).mkdir()
+    play()
+
+    runner.run(job)
+
+    assert not (job.folder / "pd").exists()
+    assert not partial(job).exists()
+    plan = json.loads((job.folder / "job.json").read_text())
+    assert plan == runner.plan_of(job)
 
 
 def test_time_that_is_up_ends_the_process(make_job, play, tmp_path):
@@ -201,7 +245,7 @@ def test_time_that_is_up_ends_the_process(make_job, play, tmp_path):
     with pytest.raises(InvalidRun, match="not done after 5 s"):
         runner.run(job)
 
-    pid = (job.folder / "pid").read_text()
+    pid = (partial(job) / "pid").read_text()
     assert not Path(f"/proc/{pid}").exists()
 
 
