@@ -17,11 +17,12 @@ every round; 1 says that a round cannot carry a conclusion.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
-from pytest_pd.errors import MeasurementError
+from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.load.option import positive, share, zero_or_more
 from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
@@ -123,21 +124,30 @@ def run_in_turn(args: argparse.Namespace) -> int:
 
     Raises:
         MeasurementError: a side is no server.
+        SpecError: ``--out`` cannot be written; nothing was measured.
+        Exception: what ended a round; those before it are told and written first.
     """
     from pytest_pd.terminal.load import base_url, key_header
-    from pytest_pd.terminal.versus import verdicts, versus
+    from pytest_pd.terminal.versus import CutShort, verdicts, versus
 
     if others := [side for side in args.sides if not is_url(side)]:
         raise MeasurementError(f"{others[0]!r} is no URL, and {args.sides[0]!r} is.")
-    old, *rest = versus(
-        [base_url(side) for side in args.sides],
-        args.workload,
-        rounds=args.rounds,
-        level=args.level,
-        own_prompts=args.own_prompts,
-        headers=key_header(args.api_key_env),
-        ca_file=args.ca_file,
-    )
+    if args.out:
+        check_folder(args.out)
+    cut: CutShort | None = None
+    try:
+        old, *rest = versus(
+            [base_url(side) for side in args.sides],
+            args.workload,
+            rounds=args.rounds,
+            level=args.level,
+            own_prompts=args.own_prompts,
+            headers=key_header(args.api_key_env),
+            ca_file=args.ca_file,
+        )
+    except CutShort as error:
+        (old, *rest), cut = error.sides, error
+    notes = [f"{cut}", ""] if cut else []
     pairs = []
     for new in rest:
         rows = verdicts(
@@ -151,15 +161,39 @@ def run_in_turn(args: argparse.Namespace) -> int:
             print(f"Nothing that holds was measured both at {old.url} and {new.url}.")
             continue
         pairs.append((old.url, new.url, Comparison(tuple(rows), (), (), ())))
-    texts = [text_of(found, a, b, forced=False) for a, b, found in pairs]
-    print("\n".join(texts))
-    if args.out:
-        page = compare_page(pairs, forced=False, title=args.title, has_plans=False)
-        write_files(args.out, {"compare.md": "\n".join(texts), "compare.html": page})
+    texts = [text_of(found, a, b, forced=False, notes=notes) for a, b, found in pairs]
+    try:
+        if args.out:
+            page = compare_page(
+                pairs, forced=False, title=args.title, notes=notes, has_plans=False
+            )
+            text = "\n".join(texts)
+            write_files(args.out, {"compare.md": text, "compare.html": page})
+    finally:
+        print("\n".join(texts))
     invalid = [f"{side.url} {why}" for side in (old, *rest) for why in side.invalid]
     for why in invalid:
         print(f"INVALID: {why}")
+    if cut:
+        print(cut)
+        raise cut.cause
     return 1 if invalid else 0
+
+
+def check_folder(path: Path) -> None:
+    """Make a folder, or refuse it, before anything is measured for it.
+
+    Raises:
+        SpecError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            f"--out {path} cannot be a folder: {error.strerror}."
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise SpecError(f"--out {path} cannot be written by this user.")
 
 
 def short(words: str) -> str:

@@ -58,13 +58,42 @@ class Side:
             self.samples.setdefault(key, []).append(each.samples)
 
 
+class CutShort(Exception):
+    """Turns ended before their last round.
+
+    Args:
+        sides: With the samples of the rounds that were done.
+        done, rounds: So many of so many.
+        cause: What ended them.
+    """
+
+    def __init__(
+        self, sides: list[Side], done: int, rounds: int, cause: BaseException
+    ) -> None:
+        self.sides = sides
+        self.cause = cause
+        what = str(cause) or type(cause).__name__
+        super().__init__(f"{done} of {rounds} rounds were measured, then: {what}")
+
+
 def in_turn(urls: Sequence[str], rounds: int, run: Runner) -> list[Side]:
-    """Measure every URL once in each round, in the order given."""
+    """Measure every URL once in each round, in the order given.
+
+    Raises:
+        CutShort: something ended a later round than the first; carries those before.
+    """
     sides = [Side(url) for url in urls]
     for number in range(rounds):
-        for side in sides:
-            for point, result in run(side.url, number):
-                side.note(point, result)
+        found = []
+        try:
+            for side in sides:
+                found += [(side, *each) for each in run(side.url, number)]
+        except (Exception, KeyboardInterrupt) as error:
+            if not number:
+                raise
+            raise CutShort(sides, number, rounds, error) from error
+        for side, point, result in found:  # a round counts whole: sides stay alike
+            side.note(point, result)
     return sides
 
 
@@ -177,6 +206,7 @@ def versus(
 
     Raises:
         SpecError: there is no such workload, or a URL does not say what it serves.
+        CutShort: something ended a later round than the first.
     """
     run = runner(
         read_workload(workload),

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from pytest_pd.cli import main
+from pytest_pd.errors import MeasurementError
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.run import run_load
@@ -198,3 +199,61 @@ def test_reasons_are_told_though_nothing_can_be_compared(capsys, urls, monkeypat
     said = capsys.readouterr().out
     assert "Nothing that holds was measured both" in said
     assert f"INVALID: {urls[1]} c2: sent late" in said
+
+
+def ends_in_round(number, error, monkeypatch):
+    """Measure alike in every round, and let `error` end one between its sides."""
+
+    def runner(spec, urls, **_):
+        def run(url, round_number):
+            if round_number == number and url == urls[1]:
+                raise error
+            yield "c1", 0.2 if url == urls[0] else 0.1
+
+        return run
+
+    def note(side, point, value):
+        side.samples.setdefault((point, "ttft"), []).append([value] * 50)
+        side.units[(point, "ttft")] = "s"
+
+    monkeypatch.setattr(versus, "runner", runner)
+    monkeypatch.setattr(versus.Side, "note", note)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "then: KeyboardInterrupt"),
+        (MeasurementError("The server is gone."), 2, "then: The server is gone."),
+    ],
+)
+def test_a_round_that_ends_leaves_those_before_it_judged_and_written(
+    error, code, told, workload, tmp_path, monkeypatch, capsys
+):
+    ends_in_round(2, error, monkeypatch)
+    words = ["http://a", "http://b", "--workload", workload, "--rounds", "5"]
+
+    assert main(["compare", *words, "--out", str(tmp_path)]) == code
+
+    for text in (capsys.readouterr().out, (tmp_path / "compare.md").read_text()):
+        assert f"2 of 5 rounds were measured, {told}" in text
+        assert "| better" in text
+        assert "| 2 / 2 |" in text
+    assert "2 of 5 rounds" in (tmp_path / "compare.html").read_text()
+
+
+def test_a_first_round_that_ends_leaves_nothing_to_judge(workload, monkeypatch, capsys):
+    ends_in_round(0, MeasurementError("The server is gone."), monkeypatch)
+
+    assert main(["compare", "http://a", "http://b", "--workload", workload]) == 2
+
+    said = capsys.readouterr()
+    assert "rounds" not in said.out
+    assert "The server is gone." in said.err
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(monkeypatch, capsys):
+    monkeypatch.setattr(versus, "versus", None)
+
+    assert main(["compare", "http://a", "http://b", "--out", "/dev/null"]) == 2
+    assert "--out /dev/null cannot be a folder" in capsys.readouterr().err
