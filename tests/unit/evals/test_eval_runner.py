@@ -205,6 +205,13 @@ FAILED = """for call in job["calls"]:
 """
 
 
+def earlier(job, text):
+    """Lay out what a job left that came to its end."""
+    (job.folder / "pd").mkdir(parents=True)
+    (job.folder / "pd" / "samples.jsonl").write_text(text)
+    (job.folder / runner.PLAN).write_text('{"calls": []}')
+
+
 @pytest.mark.parametrize(
     ("text", "told"), [("sys.exit('gone')", "code 1"), (FAILED, "no result: Connec")]
 )
@@ -212,8 +219,7 @@ def test_a_run_that_comes_to_nothing_leaves_the_samples_of_the_last(
     text, told, make_job, play
 ):
     job = make_job()
-    (job.folder / "pd").mkdir(parents=True)
-    (job.folder / "pd" / "samples.jsonl").write_text("good")
+    earlier(job, "good")
     play(text)
 
     with pytest.raises(InvalidRun, match=told) as caught:
@@ -225,8 +231,7 @@ def test_a_run_that_comes_to_nothing_leaves_the_samples_of_the_last(
 
 def test_a_run_that_comes_to_its_end_replaces_the_last(make_job, play):
     job = make_job()
-    (job.folder / "pd").mkdir(parents=True)
-    (job.folder / "pd" / "samples.jsonl").write_text("old")
+    earlier(job, "old")
     partial(job).mkdir()
     play()
 
