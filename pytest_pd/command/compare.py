@@ -23,7 +23,7 @@ from glob import glob
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError, SpecError
-from pytest_pd.load.option import positive, share, zero_or_more
+from pytest_pd.load.option import positive, scatter, share, zero_or_more
 from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--jitter",
-        type=zero_or_more,
+        type=scatter,
         default=JITTER,
         metavar="SHARE",
         help=f"assumed scatter from run to run, default {JITTER}",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytest_pd.load.option import share, zero_or_more
+from pytest_pd.load.option import scatter, share, zero_or_more
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.history import (
     ALPHA,
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--jitter",
-        type=zero_or_more,
+        type=scatter,
         default=JITTER,
         metavar="SHARE",
         help="default 0.03",

@@ -13,19 +13,27 @@ import argparse
 from pathlib import Path
 
 from pytest_pd.load.calibrate import Calibration, Rhythm, calibrate
-from pytest_pd.load.option import above_zero, check_file, positive, write_json
+from pytest_pd.load.option import (
+    above_zero,
+    check_file,
+    seconds,
+    shards,
+    streams,
+    tokens,
+    write_json,
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``pytest-pd calibrate``."""
     add = parser.add_argument
-    add("--concurrency", type=positive, default=16, help="streams in flight")
+    add("--concurrency", type=streams, default=16, help="streams in flight")
     add("--ttft-ms", type=above_zero, default=100.0, help="true time to first token")
     add("--itl-ms", type=above_zero, default=20.0, help="true time between tokens")
-    add("--output-tokens", type=positive, default=150)
-    add("--seconds", type=above_zero, default=4.0, help="about how long to measure")
+    add("--output-tokens", type=tokens, default=150)
+    add("--seconds", type=seconds, default=4.0, help="about how long to measure")
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
-    add("--shards", type=positive, default=1, help="load processes")
+    add("--shards", type=shards, default=1, help="load processes")
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--json", type=Path, metavar="FILE")
 

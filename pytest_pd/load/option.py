@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.spec.base import MOST_SECONDS
+from pytest_pd.spec.workload import (
+    MOST_REQUESTS,
+    MOST_SHARDS,
+    MOST_STREAMS,
+    MOST_TOKENS,
+)
+
+MOST_SCATTER = 10
 
 
 def count(text: str) -> int:
@@ -32,7 +41,43 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
-def _whole(text: str, least: int) -> int:
+def tokens(text: str) -> int:
+    """Return the length of a prompt or an answer, as a workload file takes it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 1, MOST_TOKENS)
+
+
+def requests(text: str) -> int:
+    """Return how many requests a point has, as a workload file takes it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 1, MOST_REQUESTS)
+
+
+def streams(text: str) -> int:
+    """Return how many requests are in flight, as a workload file takes it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 1, MOST_STREAMS)
+
+
+def shards(text: str) -> int:
+    """Return how many processes offer load, as a workload file takes it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _whole(text, 1, MOST_SHARDS)
+
+
+def _whole(text: str, least: int, most: int | None = None) -> int:
     try:
         number = int(text)
     except ValueError:
@@ -41,7 +86,28 @@ def _whole(text: str, least: int) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no whole number of {least} or more"
         )
+    if most is not None and number > most:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
     return number
+
+
+def seconds(text: str) -> float:
+    """Return a time above 0 that a clock of nanoseconds holds; seconds.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    words = f"number above 0 and up to {MOST_SECONDS}"
+    return _number(text, lambda n: 0 < n <= MOST_SECONDS, words)
+
+
+def scatter(text: str) -> float:
+    """Return a scatter from run to run, a share; more than tenfold tells of nothing.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    return _number(text, lambda n: 0 <= n <= MOST_SCATTER, "number from 0 on, up to 10")
 
 
 def above_zero(text: str) -> float:

@@ -21,6 +21,8 @@ from pytest_pd.report.outcome import TestOutcome
 PLUGIN = ("-p", "pytest_pd.plugin.night", "--pd-night")
 GRACE_S = 300.0
 """Time for taking everything down after the budget is over."""
+MOST_WAIT_S = 86400.0
+"""Collecting may take so long, however large the budget; poll waits 24 days at most."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -40,8 +42,9 @@ def list_tests(
     Raises:
         SpecError: pytest refuses the arguments, cannot collect, or finds no test; with
             its own words.
-        TimeoutError: it still collected after `limit_s`; it is killed.
+        TimeoutError: it still collected after `limit_s`, or a day; it is killed.
     """
+    wait_s = None if limit_s is None else min(limit_s, MOST_WAIT_S)
     argv = [*_pytest(words), *PLUGIN, str(folder), "--collect-only", "-q"]
     try:
         done = subprocess.run(
@@ -50,11 +53,11 @@ def list_tests(
             encoding="utf-8",
             errors="replace",
             check=False,
-            timeout=limit_s,
+            timeout=wait_s,
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(
-            f"pytest still collected tests after {limit_s:g} s"
+            f"pytest still collected tests after {wait_s:g} s"
         ) from error
     path = folder / "tests.jsonl"
     rows = _json_lines(path)

@@ -16,7 +16,9 @@ Replicas = Annotated[int, Field(ge=1, le=10_000)]
 """Of one pool: a plan lists each, so a slip of the key must not ask for 10**12."""
 Nodes = Annotated[int, Field(ge=1, le=20_000)]
 NodeGpus = Annotated[int, Field(ge=0, le=256)]
-Seconds = Annotated[float, Field(gt=0)]
+MOST_SECONDS = 10**9
+"""Some thirty years; a clock of nanoseconds holds it."""
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

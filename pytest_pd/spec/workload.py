@@ -7,20 +7,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pytest_pd.spec.base import Count, Model, Name, Positive, Seconds
+from pytest_pd.spec.base import MOST_SECONDS, Count, Model, Name, Positive, Seconds
 from pytest_pd.spec.slo import SloSpec
 
 Level = Literal["quick", "standard", "full"]
 Share = Annotated[float, Field(gt=0, le=1)]
-Tokens = Annotated[int, Field(ge=1, le=2**24)]
-Requests = Annotated[int, Field(ge=1, le=10**8)]
+MOST_TOKENS = 2**24
+MOST_REQUESTS = 10**8
+MOST_STREAMS = 10**6
+MOST_SHARDS = 1024
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+Requests = Annotated[int, Field(ge=1, le=MOST_REQUESTS)]
 """All prompts of a point are drawn before it begins."""
 
 
 class ConcurrencyPoint(Model):
     """One closed-loop point of a sweep, and the level from which on it runs."""
 
-    value: Positive
+    value: Annotated[int, Field(ge=1, le=MOST_STREAMS)]
     level: Level = "quick"
 
 
@@ -91,25 +95,25 @@ class WorkloadSpec(Model):
     kind: Literal["synthetic", "trace", "multi_turn"] = "synthetic"
     endpoint: Literal["completions", "chat"] = "completions"
     input_tokens: Tokens | None = None
-    isl_shared: Annotated[int, Field(ge=0, le=2**24)] = 0
+    isl_shared: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     isl_unique: Tokens | None = None
     shared_prefixes: Positive = 1
     output_tokens: Tokens = 16
     length_ratio: Share = 1.0
     turns: Positive = 1
-    think_s: Annotated[float, Field(ge=0)] = 0.0
+    think_s: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 0.0
     dataset: DatasetSpec | None = None
     concurrency: Annotated[tuple[ConcurrencyPoint, ...], BeforeValidator(_points)] = ()
     rate_per_s: Annotated[tuple[RatePoint, ...], BeforeValidator(_points)] = ()
     arrivals: Literal["constant", "poisson", "gamma"] = "poisson"
     burstiness: Annotated[float, Field(gt=0)] = 1.0
-    ramp_s: Annotated[float, Field(ge=0)] = 0.0
+    ramp_s: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 0.0
     prompts_per_concurrency: Positive = 10
     warmup_per_concurrency: Count = 2
     requests: Requests | None = None
     duration_s: Seconds | None = None
     timeout_s: Seconds = 600.0
-    shards: Positive = 1
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] = 1
     repeats: Positive = 1
     seed: Count = 0
     max_lateness_share: Share = 0.1

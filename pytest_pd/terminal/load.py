@@ -27,7 +27,15 @@ from pytest_pd.errors import SpecError
 from pytest_pd.load.asked import Verify
 from pytest_pd.load.calibrate import Calibration, Rhythm, cached, calibrate
 from pytest_pd.load.external import DRIVERS
-from pytest_pd.load.option import above_zero, count, positive
+from pytest_pd.load.option import (
+    above_zero,
+    count,
+    requests,
+    seconds,
+    shards,
+    streams,
+    tokens,
+)
 from pytest_pd.load.prompts import PromptSource
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.run import run_load
@@ -65,34 +73,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=_floats, help="requests per second (open loop), or a comma list")
     add("--arrivals", choices=("poisson", "constant", "gamma"), default="poisson")
     add("--burstiness", type=above_zero, default=1.0, help="shape of gamma arrivals")
-    add("--requests", type=positive, help="per point; default: 10 per stream")
-    add("--duration", type=above_zero, help="seconds per point, instead of --requests")
+    add("--requests", type=requests, help="per point; default: 10 per stream")
+    add("--duration", type=seconds, help="seconds per point, instead of --requests")
     add(
         "--warmup",
         type=count,
         default=2,
         help="warm-up requests per stream, after waves until two agree; 0 for none",
     )
-    add("--input-tokens", type=positive, default=128)
-    add("--output-tokens", type=positive, default=64)
+    add("--input-tokens", type=tokens, default=128)
+    add("--output-tokens", type=tokens, default=64)
     add("--shared-tokens", type=count, default=0, help="of the input, shared by all")
     add("--model-dir", type=Path, help="folder with the model's tokenizer")
     add("--header", action="append", default=[], metavar="NAME:VALUE")
     add("--api-key-env", metavar="VARIABLE", help="environment variable with the key")
     add("--ca-file", type=Path, help="PEM bundle to trust for https")
-    add("--timeout", type=above_zero, default=600.0, help="seconds per request")
+    add("--timeout", type=seconds, default=600.0, help="seconds per request")
     add("--seed", type=count, default=0)
     add("--engine", choices=("auto", "kernel", "httpx"), default="auto")
     add("--with", dest="tool", choices=DRIVERS, help="let this tool send the load")
     add("--tool-path", default="", help="executable of --with; default: on PATH")
     add(
         "--shards",
-        type=positive,
+        type=shards,
         help="load processes; default: the workload's, else 1",
     )
     add("--scheduling", choices=("auto", "normal"), default="auto")
     add("--no-calibrate", action="store_true", help="leave the error unknown")
-    add("--calibrate-seconds", type=above_zero, default=2.0)
+    add("--calibrate-seconds", type=seconds, default=2.0)
     for name in SLO_FIELDS:
         add(f"--slo-{name.replace('_', '-')}", type=above_zero, dest=f"slo_{name}")
     add("--json", type=Path, metavar="FILE", help="write everything but raw samples")
@@ -106,7 +114,7 @@ def base_url(text: str) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    return [positive(word) for word in text.split(",")]
+    return [streams(word) for word in text.split(",")]
 
 
 def _floats(text: str) -> list[float]:

@@ -26,6 +26,15 @@ UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
         ("history a --effect x", "'x' is no number from 0 on"),
         ("prune --keep -1", "'-1' is no whole number of 0 or more"),
         ("history a --jitter -0.1", "'-0.1' is no number from 0 on"),
+        ("compare a b --jitter 1e308", "'1e308' is no number from 0 on, up to 10"),
+        ("load u --timeout 1e300", "'1e300' is no number above 0 and up to"),
+        ("load u --duration inf", "'inf' is no number above 0 and up to"),
+        ("load u --input-tokens 1000000000000", "'1000000000000' is more than"),
+        ("load u --output-tokens 100000000000", "'100000000000' is more than"),
+        ("load u --requests 1000000000000", "'1000000000000' is more than"),
+        ("load u --concurrency 1000000000000", "'1000000000000' is more than"),
+        ("load u --shards 1000000000000", "'1000000000000' is more than"),
+        ("nightly --budget 9999999999999999d", "'9999999999999999d' is more than"),
     ],
 )
 def test_number_out_of_range_is_told_with_its_option(words, told, capsys):

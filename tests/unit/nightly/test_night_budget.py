@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from pytest_pd.nightly.book import (
@@ -12,6 +14,7 @@ from pytest_pd.nightly.book import (
 )
 from pytest_pd.nightly.budget import LEAST_S, NightTimes, estimate, times_of
 from pytest_pd.nightly.judgement import Attempt, Verdict, judge_night, nothing_run
+from pytest_pd.nightly.launch import list_tests
 from pytest_pd.report.outcome import TestOutcome
 from pytest_pd.spec.quarantine import NOBODY
 
@@ -161,3 +164,17 @@ def test_a_damaged_record_is_left_out(tmp_path):
     (tmp_path / "2" / "nightly.json").write_text('{"attempts": [')
 
     assert len(read_times(tmp_path)) == 1
+
+
+def test_a_budget_of_a_month_is_more_than_a_wait_can_hold(monkeypatch, tmp_path):
+    waits = []
+
+    def run(argv, *, timeout, **_):
+        waits.append(timeout)
+        raise subprocess.TimeoutExpired(argv, timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(TimeoutError):
+        list_tests(["x"], tmp_path, 30 * 86400.0)
+
+    assert waits[0] * 1000 < 2**31  # poll takes milliseconds in 32 bits

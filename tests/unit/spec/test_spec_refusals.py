@@ -244,7 +244,10 @@ def test_a_cluster_beyond_any_plan_is_refused(tmp_path: Path, text: str) -> None
         read_cluster(path)
 
 
-@pytest.mark.parametrize("key", ["input_tokens", "output_tokens", "requests"])
+@pytest.mark.parametrize(
+    "key",
+    ["input_tokens", "output_tokens", "requests", "timeout_s", "ramp_s", "shards"],
+)
 def test_a_workload_that_no_memory_holds_is_refused(tmp_path: Path, key: str) -> None:
     values = {"input_tokens": 8, "output_tokens": 1, "requests": 1, key: 10**12}
     lines = "".join(f"{name}: {value}\n" for name, value in values.items())
