@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pytest_pd.errors import MeasurementError
+from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.prompts import Prompt
 from pytest_pd.load.record import Array, Event
@@ -308,7 +308,7 @@ def cached(
     """
     try:
         folder = directory or default_cache()
-    except RuntimeError:  # a user without a home keeps nothing
+    except SpecError:  # a user without a home keeps nothing
         return make(rhythm)
     path = folder / f"{_key(rhythm, kind)}.json"
     try:

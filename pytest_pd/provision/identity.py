@@ -88,13 +88,13 @@ def _whole(found: object) -> int:
     return found if isinstance(found, int) else 0
 
 
-def marked_with(prefix: str) -> Iterator[int]:
-    """Yield our own processes whose mark begins with ``<run id>/...``.
+def marked_with(mark: str) -> Iterator[int]:
+    """Yield our own processes of this mark; with ``/`` at its end, those below it.
 
     Other users' environments cannot be read, or are not ours to judge: they are
     left out, for root too.
     """
-    wanted = f"{MARK}={prefix}".encode()
+    wanted = f"{MARK}={mark}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -102,7 +102,8 @@ def marked_with(prefix: str) -> Iterator[int]:
                 words = (entry / "environ").read_bytes() if mine else b""
             except OSError:
                 continue
-            marked = any(word.startswith(wanted) for word in words.split(b"\0"))
+            named = [w for w in words.split(b"\0") if w.startswith(wanted)]
+            marked = named if mark.endswith("/") else wanted in named
             if marked and start_time(int(entry.name)):
                 yield int(entry.name)
 

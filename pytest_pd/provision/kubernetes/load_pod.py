@@ -35,7 +35,12 @@ LOOK_S = 1.0
 def sources() -> Iterator[tuple[str, Path]]:
     """Yield name and file of every module that the load process imports."""
     root = Path(str(pytest_pd.__file__)).parent
-    files = [root / "__init__.py", root / "errors.py", *sorted(root.glob("load/*.py"))]
+    files = [
+        root / "__init__.py",
+        root / "errors.py",
+        root / "user.py",
+        *sorted(root.glob("load/*.py")),
+    ]
     for path in files:
         yield f"{root.name}/{path.relative_to(root)}", path
 

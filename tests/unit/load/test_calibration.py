@@ -138,11 +138,12 @@ def test_cache_that_cannot_be_written_loses_no_calibration(tmp_path, calibration
 
 
 def test_user_without_a_home_is_calibrated(monkeypatch, calibration):
-    def home():
-        raise RuntimeError("Could not determine home directory.")
+    def unknown(uid):
+        raise KeyError(uid)
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("pathlib.Path.home", home)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
 
     assert cached(RHYTHM, make=lambda _: calibration) == calibration
 

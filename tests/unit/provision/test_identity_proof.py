@@ -98,6 +98,7 @@ def test_the_mark_finds_a_process_by_any_beginning(child):
 
 def test_another_mark_does_not_find_it(child):
     assert child.pid not in list(marked_with("unit1234/tox"))
+    assert child.pid not in list(marked_with("unit1234/toy/on"))
     assert child.pid not in list(marked_with("unit12345"))
 
 

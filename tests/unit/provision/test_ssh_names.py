@@ -70,7 +70,9 @@ def test_any_other_name_is_refused_and_told_with_the_host(host, run, tmp_path, n
 
     assert files_below(tmp_path) == before | {"run/toy/logs/one.log"}
     if name:
-        process = SshProcess("one", run.path / "logs/one.log", run, host)
+        process = SshProcess(
+            "one", run.path / "logs/one.log", run, host, mark="toy/one"
+        )
         with pytest.raises(InfrastructureLost, match=r"gpu-a sent a file") as caught:
             process.exit_code()
         assert repr(name) in str(caught.value)
