@@ -57,7 +57,7 @@ def _between(
 
 def _services(topology: TopologyRecord) -> dict[str, str]:
     services = topology.plan.get("services", ())
-    return {str(s["name"]): f"{s['role']} on {s.get('node')}" for s in services}
+    return {str(s["name"]): f"{s.get('role')} on {s.get('node')}" for s in services}
 
 
 def _facts(topology: TopologyRecord, *, whole: bool) -> dict[str, str]:

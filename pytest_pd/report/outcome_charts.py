@@ -54,7 +54,7 @@ def _scores(entry: Entry) -> Iterator[Bar]:
     if not has_score(entry):
         return
     score, task = float(entry.info["score"]), task_of(entry)
-    number = int(entry.info.get("n", len(entry.samples)))
+    number = max(1, int(entry.info.get("n", len(entry.samples))))
     error = entry.info.get("stderr")
     if isinstance(error, int | float):
         low, high = score - Z_95 * error, score + Z_95 * error

@@ -22,7 +22,7 @@ def draw_topology(plan: Mapping[str, Any]) -> str:
     One box for each role: how many services, on how many nodes, with which GPUs.
     """
     services = plan.get("services", ())
-    roles = [role for role in PLACES if any(s["role"] == role for s in services)]
+    roles = [role for role in PLACES if any(s.get("role") == role for s in services)]
     if not roles:
         return ""
     told = {role: words_of(role, services) for role in roles}
@@ -41,7 +41,7 @@ def draw_topology(plan: Mapping[str, Any]) -> str:
 
 def words_of(role: str, services: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines inside the box of a role."""
-    own = [service for service in services if service["role"] == role]
+    own = [service for service in services if service.get("role") == role]
     nodes = sorted({str(service.get("node", "")) for service in own})
     gpus = sum(len(service.get("gpu_ids") or ()) for service in own)
     place = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes"

@@ -13,8 +13,10 @@ from typing import Any
 
 from pytest_pd.errors import MeasurementError
 from pytest_pd.measure.percentile import summary
+from pytest_pd.report import shape
 from pytest_pd.report.outcome import BAD, OUTCOMES_FILE, TestOutcome, rank, settled
 from pytest_pd.report.redact import redact, secrets_in
+from pytest_pd.report.shape import fitted
 
 ENTRIES_FILE = "entries.jsonl"
 VERDICT_FILE = "verdict.json"
@@ -200,7 +202,7 @@ def read_run(path: Path) -> RunRecord:
             hint="name a folder that pytest-pd made, for example runs/<utc>-<run id>",
         )
     topologies = tuple(_topology(folder, clean) for folder in folders)
-    verdict = _object(root / VERDICT_FILE, clean)
+    verdict = fitted(_object(root / VERDICT_FILE, clean), shape.VERDICT)
     lines = _lines(root / OUTCOMES_FILE, clean)
     outcomes = settled(TestOutcome.from_record(line) for line in lines)
     known = [str(t.manifest.get("run_id", "")) for t in topologies]
@@ -233,9 +235,11 @@ def _topology(folder: Path, clean: Any) -> TopologyRecord:
     return TopologyRecord(
         name=folder.name,
         folder=folder,
-        plan=_object(folder / "plan.json", clean),
-        manifest=_object(folder / "manifest.json", clean),
-        environment=_object(folder / "environment.json", clean),
+        plan=fitted(_object(folder / "plan.json", clean), shape.PLAN),
+        manifest=fitted(_object(folder / "manifest.json", clean), shape.MANIFEST),
+        environment=fitted(
+            _object(folder / "environment.json", clean), shape.ENVIRONMENT
+        ),
         entries=tuple(_entries(_lines(folder / ENTRIES_FILE, clean))),
         logs=tuple(sorted((folder / "logs").glob("*.log"))),
     )
@@ -260,7 +264,7 @@ def entry_from(record: Mapping[str, Any]) -> Entry:
         samples=tuple(float(sample) for sample in record["data"]),
         outcome=str(record.get("outcome", "passed")),
         params=params,
-        info=_mapping(record.get("extra_info")),
+        info=fitted(_mapping(record.get("extra_info")), shape.INFO),
     )
 
 

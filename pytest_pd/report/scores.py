@@ -19,7 +19,7 @@ def other_score(entry: Entry) -> float | None:
     """Return the score of the same questions asked of aggregated serving."""
     found = entry.info.get("scores")
     other = found.get("aggregated") if isinstance(found, dict) else None
-    return float(other) if isinstance(other, int | float) else None
+    return float(other) if isinstance(other, int | float) and _is_share(other) else None
 
 
 def score_rows(entries: Iterable[Entry]) -> list[Row]:
@@ -30,7 +30,13 @@ def score_rows(entries: Iterable[Entry]) -> list[Row]:
 def has_score(entry: Entry) -> bool:
     """Tell whether an entry holds a share of right answers."""
     score = entry.info.get("score")
-    return isinstance(score, int | float) and not isinstance(score, bool)
+    if not isinstance(score, int | float) or isinstance(score, bool):
+        return False
+    return _is_share(score)
+
+
+def _is_share(number: float) -> bool:
+    return 0 <= number <= 1
 
 
 def _row(entry: Entry) -> Row:
