@@ -87,19 +87,28 @@ def read_state(folder: Path) -> Mapping[str, Any]:
     """Return what was laid out before; empty when nothing was.
 
     Raises:
-        SpecError: the file is there and cannot be read.
+        SpecError: the file is there and cannot be read, or holds something else.
     """
     path = folder / STATE
     if not path.exists():
         return {}
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("files"), dict):
+        if isinstance(found, dict) and _is_state(found):
             return found
     raise SpecError(
         f"{str(path)!r} is damaged.",
         hint="restore it from version control, or remove it and run init again: "
         "files that exist are kept",
+    )
+
+
+def _is_state(found: Mapping[str, Any]) -> bool:
+    files, kinds = found.get("files"), found.get("ci", [])
+    return (
+        isinstance(files, dict)
+        and isinstance(kinds, list)
+        and all(isinstance(word, str) for word in (*files.values(), *kinds))
     )
 
 

@@ -36,12 +36,12 @@ def evals_of(folder: Path, subject: Subject) -> dict[str, Any]:
     """Return the evaluations of a subject that a folder holds; none in a new one.
 
     Raises:
-        SpecError: they are of another subject.
+        SpecError: they are of another subject, or the file is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = _read(path)
     found = Subject(**record["subject"])
     if found != subject:
         raise SpecError(
@@ -59,7 +59,7 @@ def read_records(run: Path) -> dict[Path, dict[str, Any]]:
         run: Folder of a run, or of one topology in it.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is none, or one is damaged.
     """
     found = sorted({*run.glob(FILE), *run.glob(f"*/{FILE}")})
     if not found:
@@ -67,4 +67,37 @@ def read_records(run: Path) -> dict[Path, dict[str, Any]]:
             f"{run} holds no {FILE}.",
             hint="pytest suites/accuracy --pd-level standard writes it",
         )
-    return {path: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    return {path: _read(path) for path in found}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the record of a file.
+
+    Raises:
+        SpecError: it is none that this version wrote.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        Subject(**record["subject"])
+        is_whole = all(_is_evaluation(each) for each in record["evals"].values())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        is_whole = False
+    if not is_whole:
+        raise SpecError(
+            f"{path} holds no scores that this version can read.",
+            hint="score again: pytest suites/accuracy --pd-level standard",
+        )
+    found: dict[str, Any] = record
+    return found
+
+
+def _is_evaluation(found: Any) -> bool:
+    return all(map(_is_result, found["tasks"].values()))
+
+
+def _is_result(found: Any) -> bool:
+    numbers = (found.get("score", 0), found.get("samples", 0))
+    gates = found.get("gates", {}).values()
+    return all(isinstance(number, int | float) for number in numbers) and all(
+        isinstance(gate["outcome"], str) for gate in gates
+    )

@@ -52,12 +52,14 @@ def home(recipe: Recipe) -> Path:
 
 
 def marker(recipe: Recipe) -> Mapping[str, object] | None:
-    """Return what a finished installation recorded, or None when there is none."""
+    """Return what a finished installation recorded, or None when there is none.
+
+    A marker that cannot be read is none: the installation goes over its steps again.
+    """
     try:
-        text = (home(recipe) / MARKER).read_text()
-    except FileNotFoundError:
+        found = json.loads((home(recipe) / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    found = json.loads(text)
     return found if isinstance(found, dict) else None
 
 

@@ -188,7 +188,8 @@ def find_tokenizer(
         verify: Whom https trusts when the engine is asked.
 
     Raises:
-        SpecError: the directory is named and does not exist.
+        SpecError: the directory is named and does not exist, or its tokenizer.json
+            is damaged.
         MeasurementError: text is needed and nobody counts its tokens.
     """
     if model_path is not None:
@@ -210,8 +211,14 @@ def find_tokenizer(
 def _from_files(directory: Path) -> Tokenizer | None:
     path = directory / "tokenizer.json"
     if path.is_file():
-        if (words := WordLevel.read(path)) is not None:
-            return words
+        try:
+            if (words := WordLevel.read(path)) is not None:
+                return words
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise SpecError(
+                f"{str(path)!r} is no tokenizer: {error!r}.",
+                hint="bring the model's files here again",
+            ) from error
         if find_spec("tokenizers"):
             return HuggingFace.read(path)
     ranks = [*directory.glob("*.tiktoken"), *directory.glob("tiktoken.model")]

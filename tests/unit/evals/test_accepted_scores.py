@@ -221,3 +221,12 @@ def test_a_second_eval_joins_the_record(run_dir):
     assert sorted(record["evals"]) == ["e", "other"]
     assert record["subject"]["engine"] == "vllm 0.32.0"
     assert json.loads((folder / "evals.json").read_text()) == record
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"subject": {}, "evals": []}'])
+def test_a_file_of_another_shape_is_told(run_dir, text, capsys):
+    (path,) = run_dir.glob("*/evals.json")
+    path.write_text(text)
+
+    assert main(["evals", "show", str(run_dir)]) == 2
+    assert "holds no scores that this version can read" in capsys.readouterr().err

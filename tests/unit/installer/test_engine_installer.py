@@ -280,3 +280,11 @@ def test_an_installation_of_an_older_recipe_is_brought_up_to_date(cache, said):
 
     placed = install.site_packages(cache / "engines" / "toy-1.0") / "toy" / "data.txt"
     assert placed.read_text() == "hi"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_damaged_marker_is_none(cache, text):
+    install.home(TOY).mkdir(parents=True)
+    (install.home(TOY) / install.MARKER).write_text(text)
+
+    assert install.marker(TOY) is None

@@ -349,3 +349,11 @@ def test_conversations_chain_turns_and_leave_warmup_alone(source):
     assert [p.follows for p in chained] == [None, None, 1, 2, 3, None, 5, 6, 7]
     assert [p.session for p in chained] == [-1, 0, 0, 0, 0, 1, 1, 1, 1]
     assert {p.think_s for p in chained if p.follows is not None} == {0.5}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"model": 1}'])
+def test_a_broken_tokenizer_is_told_with_its_file(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+
+    with pytest.raises(SpecError, match=r"tokenizer\.json' is no tokenizer"):
+        find_tokenizer(tmp_path)

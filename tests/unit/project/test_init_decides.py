@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pytest_pd.cli import main
+from pytest_pd.command.init import STATE, read_state
+from pytest_pd.errors import SpecError
 from pytest_pd.project.layout import Act, decide, digest, sources
 
 OLD, NEW, MINE = "a\nold\n", "a\nnew\n", "a\nmine\n"
@@ -182,3 +184,11 @@ def test_the_script_is_shell(tmp_path):
     init(tmp_path)
 
     subprocess.run(["sh", "-n", str(tmp_path / "nightly.sh")], check=True)
+
+
+@pytest.mark.parametrize("more", ['"ci": null', '"ci": [1]', '"files": {"a": 1}'])
+def test_a_state_of_another_shape_is_damaged(tmp_path, more):
+    (tmp_path / STATE).write_text('{"files": {}, ' + more + "}")
+
+    with pytest.raises(SpecError, match="is damaged"):
+        read_state(tmp_path)
