@@ -44,7 +44,7 @@ GATE = "baseline: ['{}']\nmetrics: {{ttft: {{max_increase: 0.2}}}}\n"
     ("chosen", "text", "told"),
     [
         ("nothing.yaml", None, "*nothing.yaml*"),
-        ("~nosuchuser/g.yaml", None, "*Nobody here has the home of*nosuchuser*"),
+        ("~nosuchuser/g.yaml", None, "*nosuchuser*begins with a home folder*"),
         ("g.yaml", GATE.format("~nosuchuser/r"), "*nobody here has the home of*"),
         ("g.yaml", "baseline: 3\n", "*g.yaml:*"),
     ],

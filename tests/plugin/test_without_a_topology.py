@@ -40,13 +40,13 @@ def test_what_is_recorded_is_kept_and_reported(project, words):
     assert not project.ledger
 
 
-def test_a_gate_that_is_not_there_is_red(project):
+def test_a_gate_that_is_not_there_is_told_before_anything_runs(project):
     project.suite(SUITE)
 
     result = project.run("--pd-gate", "nofile.yaml")
 
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["*pd: gate FAILED: *nofile.yaml*"])
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: *nofile.yaml cannot be read: No such file*"])
 
 
 def test_a_gate_that_had_nothing_to_judge_is_red_and_keeps_its_word(project):
