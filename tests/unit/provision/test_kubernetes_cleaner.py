@@ -90,5 +90,21 @@ def test_a_server_that_does_not_answer_says_nothing(end, clock):
     assert clock.now_s - began_s > 40 * 0.75
 
 
+def test_after_an_outage_there_is_time_to_renew(end, clock):
+    began_s = clock.now_s
+    old = [renewed("1")] * 3
+    end([*old, *[(0, {})] * 20, *old, renewed("2"), *[renewed("2")] * 50])
+
+    assert clock.now_s - began_s > (3 + 20 + 3) * 0.75 + 3
+
+
+def test_one_slow_answer_ends_nothing(clock):
+    watch = cleaner.Watch(3.0)
+    assert not watch.over("1")
+    clock.sleep(60.0)
+
+    assert not watch.over("1")
+
+
 def test_our_namespace_goes_too(end):
     assert end([(404, {})] * 40, ours="ns") == [LEASE, "/api/v1/namespaces/ns"]
