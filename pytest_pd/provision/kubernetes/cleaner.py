@@ -77,14 +77,16 @@ class Watch:
     def over(self, text: str) -> bool:
         """Note what was seen, empty for nothing; True when the TTL has passed.
 
-        While a server does not answer nobody can renew: the time begins anew after
-        it. No single look uses up the TTL: what is slow for us is so for others.
+        While a server does not answer nobody can renew: that time does not count. No
+        single look uses up the TTL: what is slow for us is so for others.
         """
         now_s = time.monotonic()
         passed_s, self.looked_s = now_s - self.looked_s, now_s
+        if not text:
+            return False
         if text != self.last:
             self.last, self.unchanged_s = text, 0.0
-        elif text:
+        else:
             self.unchanged_s += min(passed_s, 4 * POLL_S, self.ttl_s / 3)
         return self.unchanged_s > self.ttl_s
 

@@ -92,10 +92,16 @@ def test_a_server_that_does_not_answer_says_nothing(end, clock):
 
 def test_after_an_outage_there_is_time_to_renew(end, clock):
     began_s = clock.now_s
-    old = [renewed("1")] * 3
+    old = [renewed("1")] * 2
     end([*old, *[(0, {})] * 20, *old, renewed("2"), *[renewed("2")] * 50])
 
-    assert clock.now_s - began_s > (3 + 20 + 3) * 0.75 + 3
+    assert clock.now_s - began_s > (2 + 20 + 2) * 0.75 + 3
+
+
+def test_a_server_that_answers_now_and_then_does_not_keep_the_run(end):
+    flapping = [renewed("1"), (0, {})] * 50
+
+    assert end(flapping) == [LEASE]
 
 
 def test_one_slow_answer_ends_nothing(clock):
