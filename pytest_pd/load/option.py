@@ -7,11 +7,11 @@ import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.load.whole import whole_file
 from pytest_pd.spec.base import MOST_SECONDS
 from pytest_pd.spec.workload import (
     MOST_REQUESTS,
@@ -41,40 +41,18 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
-def tokens(text: str) -> int:
-    """Return the length of a prompt or an answer, as a workload file takes it.
+def up_to(most: int) -> Callable[[str], int]:
+    """Return what takes a whole number from 1 to `most`, as a workload file does.
 
-    Raises:
-        ArgumentTypeError: it is none.
+    It raises `ArgumentTypeError` for any other text.
     """
-    return _whole(text, 1, MOST_TOKENS)
+    return lambda text: _whole(text, 1, most)
 
 
-def requests(text: str) -> int:
-    """Return how many requests a point has, as a workload file takes it.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    return _whole(text, 1, MOST_REQUESTS)
-
-
-def streams(text: str) -> int:
-    """Return how many requests are in flight, as a workload file takes it.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    return _whole(text, 1, MOST_STREAMS)
-
-
-def shards(text: str) -> int:
-    """Return how many processes offer load, as a workload file takes it.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    return _whole(text, 1, MOST_SHARDS)
+tokens = up_to(MOST_TOKENS)
+requests = up_to(MOST_REQUESTS)
+streams = up_to(MOST_STREAMS)
+shards = up_to(MOST_SHARDS)
 
 
 def _whole(text: str, least: int, most: int | None = None) -> int:
@@ -182,23 +160,10 @@ def write_json(path: Path, data: Any, *, done: bool = True) -> None:
         if path.exists() and not path.is_file():
             path.write_text(text)
         else:
-            _replace(path.resolve(), text)
+            with whole_file(path.resolve()) as sink:
+                sink.write(text.encode())
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written: {error.strerror}.",
             hint="make room; the figures are shown all the same",
         ) from error
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w") as sink:
-            sink.write(text)
-            sink.flush()
-            os.fsync(sink.fileno())
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise

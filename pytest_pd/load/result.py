@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +14,7 @@ import numpy as np
 from pytest_pd.errors import MeasurementError
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.record import Array, Event, Outcome, Phase, TokenSource
+from pytest_pd.load.whole import whole_file
 
 FORMAT = 1
 ENDS_ONLY = "user, first and last event only"
@@ -227,17 +226,8 @@ class LoadResult:
     def save(self, path: Path) -> Path:
         """Write everything to one .npz file: whole and on disk, or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with partial.open("wb") as sink:
-                self.write(sink)
-                sink.flush()
-                os.fsync(sink.fileno())
-            partial.replace(path)
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
-            raise
+        with whole_file(path) as sink:
+            self.write(sink)
         return path
 
     def write(self, sink: IO[bytes]) -> None:
