@@ -24,7 +24,8 @@ _TOKEN = (
 )
 """What is no name of a user: a token by its beginning, or by its length."""
 IN_URL = re.compile(
-    r"(?<=://)(?:"
+    # host, port and data-parallel rank of a worker: a router's own way to name it
+    r"(?<=://)(?!(?:\[[\da-fA-F:.]+\]|[^/\s:@\[]+):\d{1,5}@\d{1,5}(?![\w:@-]|\.\w))(?:"
     r"[^/\s:@]*:[^/\s@]+(?:@[^/\s@\"'<>,;&?#\\]+)*"
     # a password with a slash in it; what begins like a port and a path is none
     r"|[^/\s:@\[]*:(?!\d{1,5}[/?#,;])(?:(?!://)[^\s@\"'<>\\])+"

@@ -148,19 +148,13 @@ def run_in_turn(args: argparse.Namespace) -> int:
     except CutShort as error:
         (old, *rest), cut = error.sides, error
     notes = [f"{cut}", ""] if cut else []
+    limits = {name: getattr(args, name) for name in ("effect", "confidence", "jitter")}
     pairs = []
     for new in rest:
-        rows = verdicts(
-            old,
-            new,
-            effect=args.effect,
-            confidence=args.confidence,
-            jitter=args.jitter,
-        )
-        if not rows:
+        if rows := verdicts(old, new, **limits):
+            pairs.append((old.url, new.url, Comparison(tuple(rows), (), (), ())))
+        else:
             print(f"Nothing that holds was measured both at {old.url} and {new.url}.")
-            continue
-        pairs.append((old.url, new.url, Comparison(tuple(rows), (), (), ())))
     texts = [text_of(found, a, b, forced=False, notes=notes) for a, b, found in pairs]
     try:
         if args.out:

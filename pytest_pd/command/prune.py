@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_pd.load.option import count
 from pytest_pd.provision.reap import is_used
-from pytest_pd.provision.rundir import prune, runs_below
+from pytest_pd.provision.rundir import measured_below, prune, runs_below
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
         1 when a run could not be removed.
     """
     unused = [path for path in runs_below(args.runs) if not is_used(path)]
-    old = prune(unused, keep=args.keep)
+    unused += measured_below(args.runs)
+    old = prune(sorted(unused, key=lambda run: run.stat().st_mtime), keep=args.keep)
     for path, why in old.items():
         print(f"not removed {path.name}: {why}" if why else f"removed {path.name}")
     stayed = sum(map(bool, old.values()))

@@ -11,7 +11,6 @@ from pytest_pd.spec.pool import PoolSpec
 from pytest_pd.spec.topology import TopologySpec
 
 CPU_BLOCK_TOKENS = 128
-GPU_BLOCK_TOKENS = 16
 COMPUTE_TYPES = ("float32", "float16", "bfloat16")
 """Precisions that ``--dtype`` knows; others are a matter of the weights."""
 
@@ -77,8 +76,11 @@ def check(pool: PoolSpec, where: str) -> None:
             )
 
 
-def block_tokens(topology: TopologySpec, *, cpu: bool) -> int:
-    """Return tokens per KV block: said by key, by flag, or vLLM's default."""
+def block_tokens(topology: TopologySpec, *, cpu: bool) -> int | None:
+    """Return tokens per KV block: said by key, by flag, or the default on CPUs.
+
+    On GPUs the kind of attention decides: 16 for most, 64 or 128 for some of MLA.
+    """
     if topology.engine.block_tokens:
         return topology.engine.block_tokens
     pool = topology.decode or topology.aggregated
@@ -87,4 +89,4 @@ def block_tokens(topology: TopologySpec, *, cpu: bool) -> int:
         flag, _, value = word.partition("=")
         if flag == "--block-size":
             return int(value or following)
-    return CPU_BLOCK_TOKENS if cpu else GPU_BLOCK_TOKENS
+    return CPU_BLOCK_TOKENS if cpu else None

@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field
 
 from pytest_pd.errors import SpecError
+from pytest_pd.files import write_whole
 from pytest_pd.spec.base import Count, Model, Positive
 from pytest_pd.spec.document import read_document
 from pytest_pd.spec.evals import EvalFileSpec, ReferenceSpec
@@ -128,9 +129,7 @@ def write_store(path: Path, entries: Iterable[AcceptedSpec]) -> None:
     ]
     text = yaml.safe_dump({"accepted": rows}, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(HEADER + text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, HEADER + text)
 
 
 @dataclass(frozen=True, slots=True)

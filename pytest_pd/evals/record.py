@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_pd.errors import SpecError
 from pytest_pd.evals.baseline import Subject
+from pytest_pd.files import write_whole
 
 FILE = "evals.json"
 FOLDER = "evals"
@@ -27,9 +28,7 @@ def keep(
     path = folder / FILE
     evals = {**evals_of(folder, subject), name: dict(evaluation)}
     text = json.dumps({"subject": asdict(subject), "evals": evals}, indent=1)
-    partial = path.with_name(FILE + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text + "\n")
 
 
 def evals_of(folder: Path, subject: Subject) -> dict[str, Any]:

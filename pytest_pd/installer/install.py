@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pytest_pd.errors import EngineMissing, ProvisionError
+from pytest_pd.files import write_whole
 from pytest_pd.installer import paths
 from pytest_pd.installer.recipe import (
     Pip,
@@ -110,7 +111,7 @@ def _install_locked(
         "versions": _versions(place, recipe.report),
         "seconds": round(time.monotonic() - started, 1),
     }
-    _write_whole(place / MARKER, json.dumps(found, indent=1) + "\n")
+    write_whole(place / MARKER, json.dumps(found, indent=1) + "\n")
     say(f"{recipe.folder}: installed after {found['seconds']} s: {line}")
     return found
 
@@ -133,7 +134,7 @@ def _once(
     started = time.monotonic()
     say(f"  {place_in_row} ...")
     _carry_out(recipe, step, options, place, say)
-    _write_whole(done, recipe.digest(index))
+    write_whole(done, recipe.digest(index))
     say(f"  {place_in_row}: {time.monotonic() - started:.0f} s")
 
 
@@ -164,7 +165,7 @@ def _replace(path: Path, old: str, new: str) -> None:
             hint="the package is another version than the recipe is for",
             where=path,
         )
-    _write_whole(path, text.replace(old, new))
+    write_whole(path, text.replace(old, new))
 
 
 def pip_words(recipe: Recipe, step: Pip, options: Options) -> tuple[str, ...]:
@@ -223,7 +224,7 @@ def write_wrappers(recipe: Recipe) -> None:
         inside = site_packages(home(recipe)) if "/" in program else home(recipe) / "bin"
         target = inside / program
         wrapper = paths.bin_dir() / name
-        _write_whole(wrapper, f'#!/bin/sh\nexec "{target}" "$@"\n', mode=0o755)
+        write_whole(wrapper, f'#!/bin/sh\nexec "{target}" "$@"\n', mode=0o755)
 
 
 def require(name: str, engine: str) -> str:
@@ -284,10 +285,3 @@ def _run(words: Sequence[str], log: Path, heard: Say, *, hint: str = "") -> None
             hint=hint or "read the end of the log, then run the same command again",
             where=log,
         )
-
-
-def _write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.chmod(mode)
-    partial.replace(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import MeasurementError, SpecError
-from pytest_pd.load.whole import whole_file
+from pytest_pd.files import write_whole
 from pytest_pd.spec.base import MOST_SECONDS
 from pytest_pd.spec.workload import (
     MOST_REQUESTS,
@@ -153,15 +153,17 @@ def write_json(path: Path, data: Any, *, done: bool = True) -> None:
     Raises:
         MeasurementError: it cannot be written any more.
     """
-    if not done and path.exists() and not path.is_file():
+    is_stream = path.exists() and not path.is_file()
+    is_stream |= path.parts[:2] in (("/", "dev"), ("/", "proc"))
+    if not done and is_stream:
         return
     text = json.dumps(data, indent=1) + "\n"
     try:
-        if path.exists() and not path.is_file():
-            path.write_text(text)
+        if is_stream:  # `/dev/stdout` may be a file: what was printed stays in it
+            with path.open("a") as stream:
+                stream.write(text)
         else:
-            with whole_file(path.resolve()) as sink:
-                sink.write(text.encode())
+            write_whole(path.resolve(), text)
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written: {error.strerror}.",

@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 
 from pytest_pd.errors import MeasurementError
+from pytest_pd.files import whole_file
 from pytest_pd.load.point import LoadPoint
 from pytest_pd.load.record import Array, Event, Outcome, Phase, TokenSource
-from pytest_pd.load.whole import whole_file
 
 FORMAT = 1
 ENDS_ONLY = "user, first and last event only"

@@ -82,8 +82,8 @@ def _short(ok: Array) -> Iterator[str]:
         yield (
             f"{len(short)} of {len(known)} answers are shorter than asked, with "
             f"{short['output_tokens'].sum()} of {short['asked_tokens'].sum()} tokens; "
-            "a server that does not know ignore_eos needs a workload with "
-            "ignore_eos: false"
+            "a server that does not know ignore_eos needs --stop-at-eos, or a "
+            "workload with ignore_eos: false"
         )
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pytest_pd.files import write_whole
 from pytest_pd.nightly.budget import NightTimes, times_of
 from pytest_pd.nightly.judgement import Attempt, Judgement, Verdict, tells_time
 
@@ -52,9 +53,7 @@ def record_of(
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a night's record; a reader sees all of it or nothing."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(record, indent=1))
 
 
 def read_times(nights: Path) -> list[NightTimes]:

@@ -183,10 +183,15 @@ def is_quarantined(outcome: TestOutcome, known: QuarantineSpec) -> bool:
 
 
 def final(attempts: Iterable[Attempt]) -> list[TestOutcome]:
-    """Return the last result of each test, in the order of their first."""
+    """Return the last result of each test, in the order of their first.
+
+    A test for which a later attempt had no time keeps the result that it had.
+    """
     found: dict[str, TestOutcome] = {}
     for attempt in attempts:
-        found |= {outcome.nodeid: outcome for outcome in settled(attempt.outcomes)}
+        for outcome in settled(attempt.outcomes):
+            if not (outcome.was_not_run and outcome.nodeid in found):
+                found[outcome.nodeid] = outcome
     return list(found.values())
 
 

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from pytest_pd.errors import SpecError
+from pytest_pd.files import read_object
 from pytest_pd.nightly.judgement import INTERRUPTED, Attempt
 from pytest_pd.report.outcome import TestOutcome
 
@@ -94,7 +95,7 @@ def run_tests(
     argv += [f"--pd-run-dir={run_dir}", *PLUGIN, str(folder)]
     began_s = time.monotonic()
     exit_code, cut = _supervise(argv, limit_s, grace_s)
-    verdict = _object(run_dir / "verdict.json")
+    verdict = read_object(run_dir / "verdict.json")
     lines = _json_lines(folder / "outcomes.jsonl")
     return Attempt(
         exit_code=exit_code,
@@ -115,7 +116,7 @@ def _queued_s(run_dir: Path) -> float:
 
     Added up: as a rule they come up one after the other.
     """
-    manifests = map(_object, run_dir.glob("*/manifest.json"))
+    manifests = map(read_object, run_dir.glob("*/manifest.json"))
     timings = [manifest.get("timings", {}) for manifest in manifests]
     return sum(float(each.get("allocate", 0.0)) for each in timings)
 
@@ -197,11 +198,3 @@ def _json_lines(path: Path) -> list[Mapping[str, Any]]:
         with suppress(ValueError):
             found.append(json.loads(line))
     return [each for each in found if isinstance(each, dict)]
-
-
-def _object(path: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}

@@ -102,7 +102,7 @@ def expectation(expected: ExpectedEvidence) -> str:
     if expected.kv:
         parts.append(f"{expected.kv.bytes_per_token} KV bytes per token")
     else:
-        parts.append("bytes unknown: the model's config.json is not here")
+        parts.append("bytes unknown: no config.json here tells the shape of the KV")
     if not expected.true_tokens:
         parts.append("tokens are invented")
     return ", ".join(parts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_pd.files import write_whole
 from pytest_pd.plugin.layer import told_layer
 from pytest_pd.plugin.runner import LEFT_OUT
 from pytest_pd.plugin.selection import topology_of, without_verdict
@@ -182,9 +183,7 @@ class Controller:
             "gate_lines": self.gate,
             "gate_file": str(self.gate_file or ""),
         }
-        partial = folder / "verdict.json.part"
-        partial.write_text(json.dumps(verdict, indent=2))
-        partial.replace(partial.with_suffix(""))
+        write_whole(folder / "verdict.json", json.dumps(verdict, indent=2))
 
     def _write_report(self) -> None:
         """Write page, summary and tables; what goes wrong there fails no test."""

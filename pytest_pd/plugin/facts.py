@@ -28,6 +28,8 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
     names = engine_of(spec).evidence(spec)
     # of a connector without a counter nobody knows what it moves
     pulls = expected.transfer == "pull" and bool(names.transferred_bytes)
+    # of files whole blocks are handed over: their size must be known
+    files = expected.transfer == "shared_storage" and bool(expected.block_tokens)
     return {
         "counts_tokens": bool(names.prompt_tokens and names.generated_tokens),
         "disaggregated": bool(prefill and decode),
@@ -35,10 +37,9 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "true_tokens": expected.true_tokens,
         "checks_requests": expected.true_tokens,
         "deterministic": expected.deterministic == "exact",
-        "kv_shape": expected.kv is not None and expected.block_tokens is not None,
-        "handed_tokens": (expected.transfer == "shared_storage" or pulls)
-        and expected.block_tokens is not None
-        and bool(names.external_tokens),
+        "kv_shape": expected.kv is not None,
+        "handed_tokens": (pulls or files) and bool(names.external_tokens),
+        "handed_files": files,
         "handed_bytes": pulls and has_even_bytes(spec, plan),
         "shared_storage": expected.transfer == "shared_storage",
         "pull": expected.transfer == "pull",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from pytest_pd.engines import ENGINES
 from pytest_pd.errors import SpecError
+from pytest_pd.files import read_object
 from pytest_pd.plan.build import make_plan
 from pytest_pd.plan.model import UNKNOWN_SITE, DeploymentPlan, KvShape, SiteFacts
 from pytest_pd.plan.seam import Engine, Router
@@ -193,11 +193,9 @@ def kv_dtype(topology: TopologySpec) -> str | None:
 
 def read_kv_shape(model: Path, dtype: str | None) -> KvShape | None:
     """Return the KV shape from a model folder's ``config.json``, None without one."""
-    try:
-        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return kv_shape(config, dtype) if isinstance(config, dict) else None
+    config = read_object(model / "config.json")
+    apart = read_object(model / "hf_quant_config.json").get("quantization")
+    return kv_shape({"quantization_config": apart, **config}, dtype)
 
 
 def kv_shape(config: Mapping[str, Any], dtype: str | None = None) -> KvShape | None:
@@ -208,11 +206,19 @@ def kv_shape(config: Mapping[str, Any], dtype: str | None = None) -> KvShape | N
         ``num_attention_heads``, ``head_dim`` to hidden size over heads. With
         ``kv_lora_rank`` (multi-head latent attention) a token has one latent
         vector of rank + rope dimensions in each layer, and no K and V.
+
+    Returns:
+        None as well where layers differ, or where the checkpoint may quantize the KV:
+        which layers and types are handed over is then the engine's choice.
     """
     text = config.get("text_config", config)
     heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
     kind = dtype or text.get("dtype") or text.get("torch_dtype") or "float32"
     if not heads or not layers or kind not in ITEMSIZE:
+        return None
+    if set(text.get("layer_types") or ()) - {"full_attention"}:
+        return None
+    if ITEMSIZE[kind] > 1 and quantizes_kv(config):
         return None
     if rank := text.get("kv_lora_rank"):
         latent = rank + text.get("qk_rope_head_dim", 0)
@@ -220,3 +226,14 @@ def kv_shape(config: Mapping[str, Any], dtype: str | None = None) -> KvShape | N
     head_dim = text.get("head_dim") or text.get("hidden_size", 0) // heads
     kv_heads = text.get("num_key_value_heads") or heads
     return KvShape(layers, kv_heads, head_dim, ITEMSIZE[kind]) if head_dim else None
+
+
+def quantizes_kv(config: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint brings a quantization of the KV cache.
+
+    Source:
+        compressed-tensors' ``kv_cache_scheme``, ModelOpt's ``kv_cache_quant_algo``.
+    """
+    found = config.get("quantization_config")
+    keys = found.items() if isinstance(found, Mapping) else ()
+    return any(key.startswith("kv_cache") and value for key, value in keys)

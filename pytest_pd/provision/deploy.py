@@ -93,14 +93,7 @@ def deploy(
         write_plan(run, plan)
         write_files(run, plan)
         clear_old_kv(plan.name, store, run, progress)
-        hidden = secrets_of_plan(plan)
-
-        def tell(line: str, /) -> None:
-            progress(redact(line, hidden))
-
-        with told_without(hidden), explained(plan, allocation):
-            bring_up(plan, allocation, running, timings, tell)
-            first_token(plan, context, running, timings, tell)
+        start(plan, context, allocation, running, timings, progress)
         store.share()
         timings["total"] = time.monotonic() - begun_s
         plan = running.pinned(plan)
@@ -115,6 +108,25 @@ def deploy(
             allocation.keep()
             running.kept = True
             run.write_manifest(kept_until_s=time.time() + keep_s)
+
+
+def start(
+    plan: DeploymentPlan,
+    context: RunContext,
+    allocation: Allocation,
+    running: Running,
+    timings: dict[str, float],
+    progress: Progress,
+) -> None:
+    """Bring everything up until a real token came through, telling no secret of it."""
+    hidden = secrets_of_plan(plan)
+
+    def tell(line: str, /) -> None:
+        progress(redact(line, hidden))
+
+    with told_without(hidden), explained(plan, allocation):
+        bring_up(plan, allocation, running, timings, tell)
+        first_token(plan, context, running, timings, tell)
 
 
 def handle_of(
@@ -177,9 +189,10 @@ def enter(
     def leave() -> None:
         try:
             manager.__exit__(None, None, None)
-        except Exception as failure:
+        except BaseException as failure:  # Ctrl-C as well
+            why = str(failure) or type(failure).__name__
             with suppress(OSError):  # the failure tells more
-                run.write_manifest(not_ended=str(failure))  # `reap` tries it again
+                run.write_manifest(not_ended=why)  # `reap` tries it again
             raise
 
     allocation = manager.__enter__()

@@ -15,6 +15,7 @@ from pytest_pd.probe.evidence import SCRAPE_TIMEOUT_S, Snapshot, take_snapshot
 from pytest_pd.probe.logs import LogError, first_error, tail
 from pytest_pd.provision.base import Allocation, Process, Timed
 from pytest_pd.provision.lease import LeaseHolder
+from pytest_pd.provision.rundir import RunDir
 from pytest_pd.secret import redact, secrets_in
 
 
@@ -52,9 +53,15 @@ class Deployment:
 
     @property
     def logs(self) -> Mapping[str, Path]:
-        """Log by service name; of somebody else's processes those that are here."""
+        """Log by service name; of somebody else's processes those that still grow here.
+
+        Slurm's are on a file system that is shared. Of other hosts and of pods there
+        are copies, with which nobody goes on when their harness has left.
+        """
         if self.processes:
             return {name: process.log for name, process in self.processes.items()}
+        if RunDir(self.run_dir).read_manifest().get("backend") != "slurm":
+            return {}
         known = {each.name: self.run_dir / each.log for each in self.plan.services}
         return {name: log for name, log in known.items() if log.is_file()}
 

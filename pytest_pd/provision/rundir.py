@@ -203,8 +203,29 @@ def topologies_of(run: Path) -> list[RunDir]:
 
 def runs_below(root: Path) -> list[Path]:
     """Return every run below `root`, oldest first; a link there is none."""
-    own = (path for path in root.resolve().glob("*") if not path.is_symlink())
-    return sorted(filter(topologies_of, own), key=lambda path: path.stat().st_mtime)
+    return [path for path in _by_age(root) if topologies_of(path)]
+
+
+def measured_below(root: Path) -> list[Path]:
+    """Return every run below `root` that is over and had no topology, oldest first."""
+    return [
+        path for path in _by_age(root) if not topologies_of(path) and _is_told(path)
+    ]
+
+
+def _is_told(run: Path) -> bool:
+    """Whether pytest wrote a verdict, for a run of this name, when it was over."""
+    try:
+        verdict = json.loads((run / "verdict.json").read_text())
+    except (OSError, ValueError):
+        return False
+    own = run.name.rpartition("-")[2]
+    return isinstance(verdict, dict) and verdict.get("run_id") == own
+
+
+def _by_age(root: Path) -> list[Path]:
+    own = [path for path in root.resolve().glob("*") if not path.is_symlink()]
+    return sorted(own, key=lambda path: path.stat().st_mtime)
 
 
 def find_runs(*, root: Path) -> list[Path]:
@@ -253,6 +274,7 @@ def _removed(run: Path) -> str:
     try:
         shutil.rmtree(run)
     except OSError as error:
+        shutil.rmtree(run, ignore_errors=True)  # what was behind the first obstacle
         if os.path.lexists(run):
             return f"{error.filename or run}: {error.strerror or error}"
     return ""

@@ -63,7 +63,7 @@ class SshAllocation:
         }
         self._processes: list[SshProcess] = []
         self._relay: subprocess.Popen[bytes] | None = None
-        self._is_swept = True
+        self._is_swept = False
         self.kept = False
 
     @property
@@ -231,8 +231,9 @@ class SshAllocation:
         try:
             self._sweep()
         except ProvisionError as error:
-            self._is_swept = False
             failures.append(error)
+        else:
+            self._is_swept = True
         if failures:
             raise failures[0]
 

@@ -58,7 +58,7 @@ def parse_address(text: str) -> Address:
     if found is None or not _can_be_asked(found["base"]):
         raise SpecError(
             f"{_without_credentials(text)!r} is not the URL of a worker.",
-            hint="write http://HOST:PORT, or http://HOST:PORT@RANK for one rank; "
+            hint="write http://10.0.0.1:8000, or http://10.0.0.1:8000@1 for rank 1; "
             "keys go to --api-key-env",
         )
     rank = found["rank"]

@@ -132,8 +132,8 @@ def read_baseline(
 
     Raises:
         MeasurementError: the gate names no run and no file of accepted figures, all
-            that it names were worse or without figures, or a pattern matches
-            something that is no run.
+            that have figures were worse, or a pattern matches something that is no
+            run.
     """
     words = [word for word in gate.baseline if not is_accepted(word)]
     patterns = [str(folder / Path(word).expanduser()) for word in words]
@@ -150,16 +150,19 @@ def read_baseline(
     found = [path for path in named if not any(overlap(path, one) for one in own)]
     meant = {Path(pattern) for pattern in patterns if not has_magic(pattern)}
     kept: list[RunRecord] = []
+    worse = 0
     for path in sorted(found, key=_run_name, reverse=True):
         if len(kept) == gate.keep:
             break
         run = read_run(path)
-        if run.entries and (run.gate != GateWord.WORSE or path in meant):
+        if run.entries and run.gate == GateWord.WORSE and path not in meant:
+            worse += 1
+        elif run.entries:
             kept.append(run)
-    if found and not kept and len(words) == len(gate.baseline):
+    if worse and not kept and len(words) == len(gate.baseline):
         raise MeasurementError(
-            f"All {len(found)} runs of the gate's baseline were worse than others, or "
-            "measured nothing.",
+            f"All {worse} runs of the gate's baseline that measured something were "
+            "worse than others.",
             hint="accept what is right with pytest-pd accept-baseline --force",
         )
     return kept[::-1]

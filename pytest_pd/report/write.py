@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_pd.errors import PdError
+from pytest_pd.files import write_whole
 from pytest_pd.report.chart import Chart
 from pytest_pd.report.collect import topology_charts
 from pytest_pd.report.page import make_page
@@ -77,9 +78,8 @@ def write_files(out: Path, files: Mapping[str, Content]) -> list[Path]:
         for name, content in files.items():
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_bytes(_bytes(content))
-            written.append(partial.replace(path))
+            write_whole(path, _bytes(content))
+            written.append(path)
     except OSError as error:
         raise PdError(
             f"{str(out)!r} cannot be written: {error.strerror}.",

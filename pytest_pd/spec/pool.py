@@ -177,8 +177,9 @@ class PoolSpec(Model):
     @classmethod
     def _count_workers(cls, data: Any) -> Any:
         """Let `workers` say how many replicas there are."""
-        if isinstance(data, dict) and data.get("workers"):
-            return {"replicas": len(data["workers"]), **data}
+        workers = data.get("workers") if isinstance(data, dict) else None
+        if workers and isinstance(workers, list | tuple):
+            return {"replicas": len(workers), **data}
         return data
 
     @model_validator(mode="after")

@@ -83,6 +83,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--input-tokens", type=tokens, default=128)
     add("--output-tokens", type=tokens, default=64)
+    add(
+        "--stop-at-eos",
+        action="store_true",
+        help="let answers end by themselves: for servers that do not know ignore_eos",
+    )
     add("--shared-tokens", type=count, default=0, help="of the input, shared by all")
     add("--model-dir", type=Path, help="folder with the model's tokenizer")
     add("--header", action="append", default=[], metavar="NAME:VALUE")
@@ -185,6 +190,7 @@ def _workload(args: argparse.Namespace) -> WorkloadSpec:
                 "endpoint": args.endpoint,
                 **_lengths(args),
                 "output_tokens": args.output_tokens,
+                "ignore_eos": not args.stop_at_eos,
                 "concurrency": concurrency,
                 "rate_per_s": rates,
                 "arrivals": args.arrivals,

@@ -78,7 +78,7 @@ def test_bytes_are_those_of_the_models_shape(ask, watch, questions, deployment):
     assert seen.window.total(Role.DECODE, "transfer_failures") in (None, 0)
 
 
-@pytest.mark.pd_needs("shared_storage")
+@pytest.mark.pd_needs("handed_files")
 def test_decode_logs_the_hit(ask, watch, questions, deployment):
     with watch() as seen:
         lengths = send(ask, questions)

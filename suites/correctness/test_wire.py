@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_pd.plan.expect import handed_over_bytes
 from pytest_pd.provision.base import Wired
 from pytest_pd.provision.wire import fell_back
 
@@ -26,6 +25,6 @@ def test_kv_did_not_fall_back_to_tcp(deployment, ask, prompts):
 
     if moved.rdma is None and moved.nvlink is None:
         pytest.skip("the nodes have no counters of a fabric: there is only TCP")
-    tokens = [answer.usage["prompt_tokens"] for answer in answers]
-    kv_bytes = sum(handed_over_bytes(deployment.plan.expected, n) for n in tokens)
+    tokens = sum(answer.usage["prompt_tokens"] for answer in answers)
+    kv_bytes = tokens * deployment.plan.expected.kv.bytes_per_token
     assert fell_back(moved, kv_bytes) == ""

@@ -188,7 +188,7 @@ def test_requests_go_on_elsewhere(victim, role, traffic, damage, deployment, rec
     record([Measurement("migrated_request", (longest_s,), extra={"role": role})])
 
 
-@pytest.mark.pd_needs("kv_shape", "known_answers")
+@pytest.mark.pd_needs("handed_tokens", "known_answers")
 @pytest.mark.parametrize("role", ["prefill", "decode"])
 def test_kv_is_right_after_a_death(
     victim, role, traffic, damage, until_right, ask, prompts, watch, deployment

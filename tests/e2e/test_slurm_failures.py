@@ -1,6 +1,7 @@
 """What goes wrong on a cluster, each tried on a real Slurm: one clear message each."""
 
 import os
+import time
 
 import pytest
 
@@ -76,10 +77,11 @@ def test_a_lost_node_is_named(site, root):
 def test_a_restart_of_the_controller_ends_nothing(site, root):
     with session(site, root, cluster(ttl_s=30)) as here:
         process = here.start()
-        wait_until(
-            lambda: list((site.root / "state").glob("job_state*")), "saved state"
-        )
+        saved, begun_s = site.root / "state/job_state", time.time()
         site.client("scontrol", "reconfigure")
+        wait_until(
+            lambda: saved.is_file() and saved.stat().st_mtime > begun_s, "saved state"
+        )
         site.kill("slurmctld")
         view = here.backend.watch.view(here.allocation.job, now=True)
         assert view.state == "RUNNING"

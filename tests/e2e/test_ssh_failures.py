@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -223,7 +224,9 @@ def test_what_a_killed_launcher_left_is_ended(hosts, tmp_path, by):
     run = RunDir(tmp_path / run_id / "toy")
     with allocated(place, tmp_path, run_id) as allocation:
         process = started(allocation, code=PARENT)
-        os.kill(read_record(run.started(process.name))["launcher_pid"], signal.SIGKILL)
+        record = partial(read_record, run.started(process.name))
+        wait_until(record, "its record")
+        os.kill(record()["launcher_pid"], signal.SIGKILL)
         wait_until(lambda: process.exit_code() == -9, "its death")
         assert list(marked_with(f"{run_id}/"))
         if by == "clean":

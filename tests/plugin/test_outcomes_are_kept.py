@@ -76,7 +76,7 @@ def test_report_lies_beside_them(project):
 
 @pytest.mark.parametrize(
     ("taken", "told"),
-    [("results.jsonl", "*Is a directory*"), ("verdict.json.part", "verdict.json *")],
+    [("results.jsonl", "*Is a directory*"), ("verdict.json.partial", "verdict.json *")],
 )
 def test_what_cannot_be_kept_is_told_and_never_green(project, taken, told):
     project.suite(

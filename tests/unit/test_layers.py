@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "pytest_pd"
 
-FOUNDATION = {"errors", "registry", "secret", "group", "tied", "user"}
+FOUNDATION = {"errors", "files", "registry", "secret", "group", "tied", "user"}
 ALLOWED = {
     "errors": set(),
     "registry": {"errors"},
     "secret": set(),
+    "files": set(),
     "group": {"tied"},
     "tied": set(),
     "user": {"errors"},
@@ -23,7 +24,7 @@ ALLOWED = {
     "routers": FOUNDATION | {"spec", "plan", "engines"},
     "reference": {"errors"},
     "proxy": {"errors"},
-    "installer": {"errors", "user"},
+    "installer": {"errors", "files", "user"},
     "provision": FOUNDATION
     | {"spec", "plan", "engines", "routers", "probe", "installer", "reference"},
     "probe": FOUNDATION | {"spec", "plan", "reference"},

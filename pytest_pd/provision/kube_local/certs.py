@@ -53,7 +53,9 @@ def certificate(
         x509.DNSName("localhost"),
         x509.DNSName("kubernetes.default.svc"),
     ]
-    usage = x509.BasicConstraints(ca=is_authority, path_length=None)
+    limits = x509.BasicConstraints(ca=is_authority, path_length=None)
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -62,9 +64,27 @@ def certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + LIFE)
-        .add_extension(usage, critical=True)
+        .add_extension(limits, critical=True)
+        .add_extension(usage(is_authority=is_authority), critical=True)
+        .add_extension(own, critical=False)
+        .add_extension(issued_by, critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(signer, hashes.SHA256())
+    )
+
+
+def usage(*, is_authority: bool) -> x509.KeyUsage:
+    """Return what a key is for: to sign certificates, or to prove who one is."""
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_encipherment=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_pd.provision.identity import Identity
-from pytest_pd.provision.launcher import write_json
+from pytest_pd.provision.launcher import place, write_json
 
 PREFIX = "pytest-pd-kube-"
 OWNER = "plane.json"
@@ -33,6 +32,7 @@ def plane_folder() -> Iterator[Path]:
 
 def dead_folders(root: Path) -> Iterator[Path]:
     """Yield our own folders below `root` whose owner, of this host, lives no more."""
+    here = place()
     for owner in root.glob(f"{PREFIX}*/{OWNER}"):
         folder = owner.parent
         try:
@@ -40,5 +40,7 @@ def dead_folders(root: Path) -> Iterator[Path]:
             found = Identity.read(json.loads(owner.read_text()))
         except (OSError, ValueError, AttributeError):
             continue
-        if is_mine and found.host == socket.gethostname() and not found.is_alive:
+        is_old = found.boot_id != here["boot_id"]  # of another container it is not told
+        is_dead = is_old or (found.is_here and not found.is_alive)
+        if is_mine and found.host == here["host"] and is_dead:
             yield folder

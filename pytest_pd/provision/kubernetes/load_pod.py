@@ -38,6 +38,7 @@ def sources() -> Iterator[tuple[str, Path]]:
     files = [
         root / "__init__.py",
         root / "errors.py",
+        root / "files.py",
         root / "user.py",
         *sorted(root.glob("load/*.py")),
     ]

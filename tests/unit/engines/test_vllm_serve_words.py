@@ -201,8 +201,15 @@ def test_hits_are_logged_only_with_shared_storage(names):
 
 def test_releases_without_sources_say_nothing_of_them(names):
     assert names("nixl", "0.11.0").external_tokens == ""
-    assert names("nixl", "0.11.0").external_hits
+    assert names("nixl", "0.15.0").external_hits
     assert 'source="external_kv_transfer"' in names("nixl").external_tokens
+
+
+def test_releases_that_do_not_count_connectors_are_asked_for_nothing(names):
+    old = names("nixl", "0.11.0")
+
+    assert (old.external_hits, old.external_queries, old.transferred_bytes) == ("",) * 3
+    assert names("nixl", "0.12.0").transferred_bytes
 
 
 @pytest.mark.parametrize(
@@ -225,7 +232,7 @@ def test_hand_over_is_by_connector(make_topology, connector, transfer, whole):
 @pytest.mark.parametrize(
     ("engine", "hardware", "tokens"),
     [
-        ({}, "h100", 16),
+        ({}, "h100", None),
         ({}, "cpu", 128),
         ({"block_tokens": 32}, "cpu", 32),
         ({"args": ["--block-size", "64"]}, "h100", 64),

@@ -124,6 +124,14 @@ def test_a_test_that_the_job_had_no_time_for_has_no_result():
     assert not tells_time(attempt(told(), *late))
 
 
+def test_a_retry_that_had_no_time_takes_no_result_away():
+    broken = told(verdict="error", layer="infra", reason="node lost")
+    night = judged(attempt(broken), attempt(told(verdict="skipped", reason=LATE)))
+
+    assert night.word == "failed (infra)"
+    assert [outcome.reason for outcome in night.bad] == ["node lost"]
+
+
 def test_a_test_that_is_skipped_for_another_reason_has_a_result():
     night = judged(attempt(told(), told("s.py::b", "skipped", reason="no GPU here")))
 

@@ -97,8 +97,8 @@ def test_runs_of_numbers(numbers: tuple[int, ...], text: str) -> None:
             ExpectedEvidence(
                 None, None, "shared_storage", whole_blocks=True, true_tokens=False
             ),
-            "shared_storage: whole blocks of each prompt, bytes unknown: the model's "
-            "config.json is not here, tokens are invented",
+            "shared_storage: whole blocks of each prompt, bytes unknown: no "
+            "config.json here tells the shape of the KV, tokens are invented",
         ),
     ],
 )

@@ -20,7 +20,7 @@ NIXL = {
     "name": "made",
     "hardware": "h100",
     "model": {"path": "somebody/a-model", "served_name": "m"},
-    "engine": {"kind": "vllm"},
+    "engine": {"kind": "vllm", "block_tokens": 16},
     "kv_transfer": {"connector": "nixl"},
     "prefill": {"replicas": 1},
     "decode": {"replicas": 1},
@@ -54,6 +54,17 @@ def test_tokens_of_a_real_model_are_checked(name):
 def test_bytes_need_the_shape_of_the_model():
     assert facts(EIGHT_HEADS)["handed_bytes"]
     assert not facts(None)["handed_bytes"]
+
+
+def test_the_size_of_blocks_must_be_said_where_the_engine_chooses_it():
+    """vLLM takes 64 or 128 tokens by itself for some kinds of attention."""
+    unsaid = {"engine": {"kind": "vllm"}}
+    files = {"connector": "shared_storage", "path": "/kv"}
+
+    assert not facts(EIGHT_HEADS, **unsaid)["handed_bytes"]
+    assert facts(**unsaid)["handed_tokens"]  # a pull takes every token
+    assert not facts(**unsaid, kv_transfer=files)["handed_tokens"]
+    assert facts(kv_transfer=files)["handed_tokens"]
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,23 @@ PLACES = [Endpoint(name, Role.DECODE, "http://127.0.0.1:1") for name in ("d-0", 
     ("page", "found"),
     [
         ("bytes_sum 300\nseconds_sum 2.5", 100.0),
-        ("bytes_sum 100\nseconds_sum 0.5", None),
-        ("bytes_sum 300", None),
-        ("", None),
+        ("bytes_sum 100\nseconds_sum 0.5", 0.0),
+        ("bytes_sum 300", 0.0),
+        ("", 0.0),
     ],
 )
 def test_bytes_per_second_are_those_inside_transfers(page, found):
+    assert measured(window(page, NAMES)) == found
+
+
+def test_a_connector_without_counters_says_nothing_of_its_speed():
+    assert measured(window("", EvidenceNames())) is None
+
+
+def window(page, names):
+    """Return a window after which one of two decode workers has another page."""
     before = parse_page("bytes_sum 100\nseconds_sum 0.5")
     pages = {"d-0": before, "d-1": before}, {"d-0": parse_page(page), "d-1": before}
     begun, ended = (Snapshot(0.0, 0.1, each) for each in pages)
 
-    assert measured(Window(ended.since(begun), PLACES, NAMES)) == found
+    return Window(ended.since(begun), PLACES, names)

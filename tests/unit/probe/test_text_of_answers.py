@@ -62,6 +62,8 @@ def test_only_engines_that_know_it_are_told_not_to_stop_early(engine, told, path
         ask = asker(client, replace(plan_of([]), engine=engine))
         ask("a question", path=path)
         ask("a question", path=path, ignore_eos=False)
+        ask("a question", path=path, stop=["."])
 
     assert sent[0].get("ignore_eos", False) is told
     assert sent[1]["ignore_eos"] is False
+    assert "ignore_eos" not in sent[2]  # how it may end is said

@@ -54,12 +54,22 @@ def test_logs_of_nodes_that_somebody_else_holds_are_read_where_they_are(kept):
     (run.logs / "decode-0.log").unlink()
 
     found = attach_run(run_id, root=run.path.parents[1])
+    logs = found.logs
     run.write_manifest(backend="local")
 
     assert not found.processes
-    assert found.logs == {
-        name: run.logs / f"{name}.log" for name in ("prefill-0", "router")
-    }
+    assert logs == {name: run.logs / f"{name}.log" for name in ("prefill-0", "router")}
+
+
+@pytest.mark.parametrize("backend", ["ssh", "kubernetes"])
+def test_copies_of_logs_that_nobody_goes_on_with_tell_nothing(kept, backend):
+    run, run_id, _ = kept
+    run.write_manifest(backend=backend)
+
+    logs = attach_run(run_id, root=run.path.parents[1]).logs
+    run.write_manifest(backend="local")
+
+    assert logs == {}
 
 
 def test_a_death_since_then_is_told(kept):

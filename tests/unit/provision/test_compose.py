@@ -89,6 +89,10 @@ def test_a_local_folder_gives_its_shape(tmp_path: Path) -> None:
     assert plan_deployment(spec, LOCAL).expected.kv == KvShape(32, 32, 128, 2)
 
 
+HALF = KvShape(32, 32, 128, 2)
+FP8_KV = {"quantization_config": {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}}
+
+
 @pytest.mark.parametrize(
     ("config", "dtype", "found"),
     [
@@ -99,6 +103,16 @@ def test_a_local_folder_gives_its_shape(tmp_path: Path) -> None:
         (LLAMA | {"head_dim": 64}, "half", KvShape(32, 32, 64, 2)),
         ({"text_config": LLAMA}, "half", KvShape(32, 32, 128, 2)),
         (LLAMA, "int3", None),
+        (LLAMA | {"layer_types": ["full_attention"] * 32}, "half", HALF),
+        (
+            LLAMA | {"layer_types": ["full_attention", "sliding_attention"]},
+            "half",
+            None,
+        ),
+        (LLAMA | {"quantization_config": {"quant_method": "fp8"}}, "half", HALF),
+        (LLAMA | {"quantization_config": {"kv_cache_scheme": None}}, "half", HALF),
+        (LLAMA | FP8_KV, "half", None),
+        (LLAMA | FP8_KV, "fp8", KvShape(32, 32, 128, 1)),
         ({"model_type": "mamba"}, None, None),
     ],
 )
@@ -201,3 +215,15 @@ def test_workloads_are_read_and_held_against_the_limits() -> None:
 def test_an_unknown_workload_is_refused_when_planned() -> None:
     with pytest.raises(SpecError, match="workload 'local_swep' is not known"):
         plan_deployment(topology(workloads=["local_swep"]), LOCAL)
+
+
+def test_a_quantization_of_the_kv_may_stand_in_a_file_of_its_own(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    file = tmp_path / "hf_quant_config.json"
+
+    file.write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+    assert read_kv_shape(tmp_path, "half") == HALF
+    file.write_text(json.dumps({"quantization": {"kv_cache_quant_algo": "FP8"}}))
+    assert read_kv_shape(tmp_path, "half") is None

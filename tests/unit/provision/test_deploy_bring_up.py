@@ -249,6 +249,23 @@ def test_a_failure_in_teardown_alone_is_an_error(up):
     assert "cannot be given back" in run.read_manifest()["not_ended"]
 
 
+class Interrupted(LocalBackend):
+    """A backend whose nodes are being given back when Ctrl-C comes."""
+
+    @contextmanager
+    def allocate(self, cluster, plan, context):
+        with super().allocate(cluster, plan, context) as allocation:
+            yield allocation
+        raise KeyboardInterrupt
+
+
+def test_what_ctrl_c_left_is_tried_again(up):
+    with pytest.raises(KeyboardInterrupt), up(backend=Interrupted()) as deployment:
+        run = RunDir(deployment.run_dir)
+
+    assert run.read_manifest()["not_ended"] == "KeyboardInterrupt"
+
+
 def test_pages_are_kept_from_the_begin_and_the_end(up):
     with up() as deployment:
         run = RunDir(deployment.run_dir)

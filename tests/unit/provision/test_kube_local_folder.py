@@ -17,6 +17,16 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(("boot_id", "stays"), [("", True), ("another", False)])
+def test_a_plane_of_another_container_of_this_host_is_left_alone(root, boot_id, stays):
+    """Nobody sees from here whether it lives; after a boot it cannot."""
+    record = Identity.of(os.getpid()).record() | {"pid_ns": "another"}
+    other = folder_of(root, "other", record | ({"boot_id": boot_id} if boot_id else {}))
+
+    with plane_folder():
+        assert other.exists() is stays
+
+
 def folder_of(root, name, owner):
     folder = root / f"{PREFIX}{name}"
     (folder / "etcd").mkdir(parents=True)

@@ -146,10 +146,12 @@ def test_pruning_tells_what_stays(tmp_path, monkeypatch, capsys):
         make(tmp_path, name)
     remove = shutil.rmtree
 
-    def refuse_b(path):
+    def refuse_b(path, *, ignore_errors=False):
         if path.name.endswith("-b"):
+            if ignore_errors:
+                return
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        remove(path)
+        remove(path, ignore_errors=ignore_errors)
 
     monkeypatch.setattr(shutil, "rmtree", refuse_b)
 
@@ -159,6 +161,42 @@ def test_pruning_tells_what_stays(tmp_path, monkeypatch, capsys):
     (left,) = tmp_path.glob("*Z-*")
     assert f"not removed {left.name}: {left}: Permission denied\n" in told
     assert told.endswith("2 of 3 unused run(s) removed\n")
+
+
+def test_one_file_that_cannot_be_removed_keeps_no_other(tmp_path, monkeypatch):
+    run = make(tmp_path, "a")
+    for name in ("first", "held", "last"):
+        (run / name).mkdir()
+        (run / name / "log").touch()
+    unlink = os.unlink
+
+    def refuse_held(name, **options):
+        held = options.get("dir_fd") and os.path.samestat(
+            os.fstat(options["dir_fd"]), (run / "held").stat()
+        )
+        if held:
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        unlink(name, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse_held)
+
+    (why,) = prune([run], keep=0).values()
+
+    assert "Permission denied" in why
+    assert [path.name for path in run.rglob("*")] == ["held", "log"]
+
+
+def test_runs_without_a_topology_are_pruned_once_they_are_over(tmp_path):
+    over, other, begun = (tmp_path / f"2026Z-{name}" for name in ("a", "b", "c"))
+    for folder in (over, other, begun):
+        (folder / "no-topology").mkdir(parents=True)
+        (folder / "no-topology/entries.jsonl").touch()
+    (over / "verdict.json").write_text('{"run_id": "a"}')
+    (other / "verdict.json").write_text('{"run_id": "of another"}')
+
+    assert main(["prune", "--runs", str(tmp_path), "--keep", "0"]) == 0
+
+    assert sorted(tmp_path.glob("2026Z-*")) == [other, begun]
 
 
 def test_an_entry_that_is_no_path_costs_no_other(tmp_path):

@@ -213,6 +213,13 @@ def test_a_baseline_of_worse_runs_only_is_no_first_run(tmp_path, baseline):
         read_baseline(spec(), tmp_path, without=[tmp_path / "new"])
 
 
+def test_a_run_after_one_that_measured_nothing_is_the_first(tmp_path):
+    make(tmp_path / "b0")
+    (tmp_path / "b0/local_1p1d/entries.jsonl").write_text("")
+
+    assert read_baseline(spec(), tmp_path, without=[tmp_path / "b1"]) == []
+
+
 @pytest.mark.parametrize(
     ("judged", "named"), [("b0/local_1p1d", "b*"), ("b0", "b*/local_1p1d")]
 )

@@ -61,6 +61,9 @@ def test_names_of_harmless_variables(name):
         ("redis://:s3cretpass@host:6379/0", "redis://***@host:6379/0"),
         ("https://bob:s3cret/pa:ss@host/x", "https://***@host/x"),
         ("https://bob:s3cret@pass@host/x", "https://***@host/x"),
+        ("http://bob:12345@10.0.0.1/x", "http://***@10.0.0.1/x"),
+        ("http://bob:12345@7.example/x", "http://***@7.example/x"),
+        ("http://bob:12345@1:80/x", "http://***@1:80/x"),
         ("at http://a:80,http://bob:s3cret/x@h", "at http://a:80,http://***@h"),
     ],
 )
@@ -76,6 +79,8 @@ def test_passwords_and_tokens_in_urls_are_masked(text, left):
         "user@host",
         "http://host:8000/npm/@scope/x",
         "http://127.0.0.1:8000 of me@host",
+        "--prefill-url names http://10.0.0.1:8100@0 twice.",
+        "http://[fd00::1]:8100@12, http://worker-0:80@3.",
         "http://[::1]:8000/v1/a@b",
         "docker://repo/image:tag@sha256:0123",
         "https://host/?mail=me@host",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +144,26 @@ def test_figures_go_into_a_pipe_at_the_end(tmp_path):
 
     assert json.loads(os.read(reader, 99)) == [True]
     os.close(reader)
+
+
+def test_figures_of_others_stay_closed_to_them(tmp_path):
+    path = tmp_path / "o.json"
+    path.touch(mode=0o600)
+
+    write_json(path, [1])
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_figures_follow_what_was_printed_where_output_goes_into_a_file(tmp_path):
+    """What ``--json /dev/stdout > file`` names is a file, and holds the tables."""
+    path = tmp_path / "out.txt"
+    path.write_text("table\n")
+    with path.open("a") as output:
+        for done in (False, True):
+            write_json(Path(f"/dev/fd/{output.fileno()}"), [done], done=done)
+
+    assert path.read_text() == "table\n[\n true\n]\n"
 
 
 @pytest.mark.parametrize("exists", [False, True])

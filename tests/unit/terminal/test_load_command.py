@@ -15,6 +15,7 @@ from pytest_pd.errors import ProcessDied
 from pytest_pd.load.engine import Counters
 from pytest_pd.load.result import LoadResult
 from pytest_pd.load.truth_process import truth_server
+from pytest_pd.load.workload import target_for
 from pytest_pd.terminal.view import LiveView
 
 
@@ -258,6 +259,21 @@ def test_workload_file_has_its_shards_and_its_share_of_error(
     (entry,) = json.loads(out.read_text())
     assert entry["run"]["instrument"]["shards"] == 2
     assert seen == {"error_share": 0.4}
+
+
+@pytest.mark.parametrize(("words", "asked"), [([], True), (["--stop-at-eos"], False)])
+def test_answers_may_be_let_end_by_themselves(url, words, asked, monkeypatch):
+    seen = []
+
+    def target(spec, *args, **options):
+        seen.append(target_for(spec, *args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr("pytest_pd.terminal.load.target_for", target)
+    options = ["--requests", "4", *FAST, "--no-calibrate", "--quiet", *words]
+
+    assert main(["load", url, *options]) == 0
+    assert [each.ignore_eos for each in seen] == [asked]
 
 
 def test_help_shows_examples(capsys):
