@@ -29,6 +29,7 @@ SLOWER_TIMES = 3.0
 SLOWER_S = 0.1
 RESIDENT = "process_resident_memory_bytes"
 GROWTH_BYTES = 64 * 2**20
+MEMORY_ROUNDS = 3
 
 
 def seconds(ask, question, tokens):
@@ -87,28 +88,40 @@ def test_no_worker_is_slower_than_its_peers(client, prompts, deployment, topolog
             assert median < most, f"{phase} {name} is slow: {medians}"
 
 
-def resident(window, service):
-    pages = window.delta.before.pages, window.delta.after.pages
-    return [page[service].total(RESIDENT) for page in pages if service in page]
+def growth(window):
+    """Return by how many bytes each service's resident memory grew."""
+    before, after = window.delta.before.pages, window.delta.after.pages
+    grown = {}
+    for endpoint in window.endpoints:
+        name = endpoint.service
+        found = [page[name].total(RESIDENT) for page in (before, after) if name in page]
+        if len(found) == 2 and None not in found:
+            grown[name] = found[1] - found[0]
+    return grown
 
 
 def test_memory_of_the_workers_comes_to_rest(ask, prompts, watch, deployment):
-    """A leak of a megabyte a step ends a night's run; forty requests show it."""
+    """A leak of a megabyte a step ends a night's run; forty requests show it.
+
+    A huge page of a KV pool is touched once, by the request that gets to it first:
+    only what grows in every round leaks.
+    """
     kv = deployment.plan.expected.kv
+    allowed = GROWTH_BYTES + (40 * 68 * kv.bytes_per_token if kv else 0)
     for index in range(PAIRS):
         assert ask(prompts.make(f"warm{index}", tokens=60).text, max_tokens=8).ok
-    with watch() as seen:
-        for index in range(40):
-            assert ask(prompts.make(index, tokens=60).text, max_tokens=8).ok
+    least = {}
+    for turn in range(MEMORY_ROUNDS):
+        with watch() as seen:
+            for index in range(40):
+                question = prompts.make(f"memory{turn}-{index}", tokens=60)
+                assert ask(question.text, max_tokens=8).ok
+        grown = growth(seen.window)
+        if not grown:
+            pytest.skip("no service reports its resident memory")
+        least = {name: min(by, least.get(name, by)) for name, by in grown.items()}
+        if max(least.values()) < allowed:
+            return
 
-    # a KV pool may be touched for the first time by these very tokens
-    allowed = GROWTH_BYTES + (40 * 68 * kv.bytes_per_token if kv else 0)
-    grown = {}
-    for endpoint in seen.window.endpoints:
-        found = resident(seen.window, endpoint.service)
-        if len(found) == 2 and None not in found:
-            grown[endpoint.service] = found[1] - found[0]
-    if not grown:
-        pytest.skip("no service reports its resident memory")
-    leaking = {name: f"{by / 2**20:.0f} MiB" for name, by in grown.items()}
-    assert max(grown.values()) < allowed, f"memory grew in 40 requests: {leaking}"
+    leaking = {name: f"{by / 2**20:.0f} MiB" for name, by in least.items()}
+    pytest.fail(f"memory grew in each of {MEMORY_ROUNDS} times 40 requests: {leaking}")
