@@ -18,9 +18,10 @@ from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 
+from pytest_pd.command.runs import run_of
 from pytest_pd.errors import MeasurementError
 from pytest_pd.report.accept import accept, changes, text_of
-from pytest_pd.report.read import RunRecord, read_run
+from pytest_pd.report.read import RunRecord
 from pytest_pd.report.write import write_files
 from pytest_pd.spec.baseline import BaselineFile, read_baselines
 from pytest_pd.spec.gate import read_gate
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _runs(words: list[str], *, forced: bool) -> list[RunRecord]:
     paths = [Path(path) for word in words for path in sorted(glob(word)) or [word]]  # noqa: PTH207
-    runs = [read_run(path) for path in dict.fromkeys(paths)]
+    runs = [run_of(path) for path in dict.fromkeys(paths)]
     for record in runs:
         if record.word != "passed" and not forced:
             raise MeasurementError(

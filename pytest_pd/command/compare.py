@@ -22,13 +22,14 @@ from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 
+from pytest_pd.command.runs import run_of
 from pytest_pd.errors import MeasurementError, SpecError
 from pytest_pd.load.option import positive, scatter, share, zero_or_more
 from pytest_pd.load.workload import LEVELS
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.compare import Compared, Comparison, compare
 from pytest_pd.report.compare_page import compare_page, figure
-from pytest_pd.report.read import RunRecord, overlap, read_run
+from pytest_pd.report.read import RunRecord, overlap
 from pytest_pd.report.read_benchmark import read_benchmark
 from pytest_pd.report.summary import table
 from pytest_pd.report.write import write_files
@@ -213,7 +214,7 @@ def read_side(words: str) -> list[RunRecord]:
 
 
 def _read(path: Path) -> RunRecord:
-    return read_benchmark(path) if path.suffix == ".json" else read_run(path)
+    return read_benchmark(path) if path.suffix == ".json" else run_of(path)
 
 
 def apart(

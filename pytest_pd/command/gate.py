@@ -24,8 +24,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pytest_pd.command.runs import run_of
 from pytest_pd.report.gate import judge, read_accepted, read_baseline
-from pytest_pd.report.read import read_run
 from pytest_pd.spec.gate import read_gate
 
 
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every judgement, worst first."""
     gate = read_gate(args.gate)
-    record = read_run(args.run)
+    record = run_of(args.run)
     baseline = read_baseline(gate, args.gate.parent, without=[args.run])
     accepted = read_accepted(gate, args.gate.parent)
     result = judge(gate, record, baseline, accepted)

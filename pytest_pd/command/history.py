@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pytest_pd.command.runs import run_of
 from pytest_pd.load.option import scatter, share, zero_or_more
 from pytest_pd.measure.ratio import JITTER
 from pytest_pd.report.history import (
@@ -27,7 +28,6 @@ from pytest_pd.report.history import (
 )
 from pytest_pd.report.history_page import history_page
 from pytest_pd.report.night import night_of
-from pytest_pd.report.read import read_run
 from pytest_pd.report.rows import to_csv
 from pytest_pd.report.store import keep_night, read_nights
 from pytest_pd.report.write import Content, write_files
@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Keep what is to be kept, then print the changes."""
     for path in args.add:
-        print(f"kept {keep_night(args.store, night_of(read_run(path)))}")
+        print(f"kept {keep_night(args.store, night_of(run_of(path)))}")
     nights = read_nights(args.store)
     tracks = tracks_of(nights, alpha=args.alpha, effect=args.effect, jitter=args.jitter)
     found = findings(nights, tracks)

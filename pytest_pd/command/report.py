@@ -28,8 +28,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pytest_pd.command.runs import run_of
 from pytest_pd.errors import MeasurementError, SpecError
-from pytest_pd.report.read import RunRecord, read_run
+from pytest_pd.report.read import RunRecord
 from pytest_pd.report.write import Content, files_of, png_files, write_files
 
 LAYOUTS = ("page", "process_results", "sheet", "llm-d", "inferencex")
@@ -61,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the files and name them."""
-    records = [read_run(path) for path in args.runs]
+    records = [run_of(path) for path in args.runs]
     for path in _write(args, records):
         print(path)
     return 0

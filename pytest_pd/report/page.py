@@ -76,6 +76,7 @@ def _verdict(run: RunRecord) -> str:
         ]
         names = ("verdict", "test", "reason")
         parts.append(table("Why it is not green", names, rows, wraps=True))
+    parts += [f'<p class="invalid">Damaged: {escape(d)}.</p>' for d in run.damaged]
     parts.append(_gate(run))
     told = [
         (name, ", ".join(f"{n} {word}" for word, n in sorted(counts.items())))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +116,7 @@ class RunRecord:
     Attributes:
         verdict: Content of ``verdict.json``; empty when the run was killed.
         outcomes: One per test.
+        damaged: What of its files could not be read, a line each.
     """
 
     path: Path
@@ -125,6 +124,7 @@ class RunRecord:
     verdict: Mapping[str, Any] = field(repr=False)
     outcomes: tuple[TestOutcome, ...] = field(repr=False)
     topologies: tuple[TopologyRecord, ...]
+    damaged: tuple[str, ...] = ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -187,12 +187,12 @@ def read_run(path: Path) -> RunRecord:
     """Return what a run directory, or the folder of one topology in it, holds.
 
     Secrets of this process's environment are masked in everything that is read.
-    The torn last line of a killed run is left out.
+    The torn last line of a killed run is left out; all else that cannot be read is
+    named in `damaged`.
 
     Raises:
         MeasurementError: there is no run in `path`.
     """
-    clean = partial(redact, secrets=secrets_in(os.environ))
     is_one = is_topology(path)
     root = path.resolve().parent if is_one else path
     folders = [path] if is_one else topology_folders(path)
@@ -201,13 +201,15 @@ def read_run(path: Path) -> RunRecord:
             f"{str(path)!r} holds no run.",
             hint="name a folder that pytest-pd made, for example runs/<utc>-<run id>",
         )
-    topologies = tuple(_topology(folder, clean) for folder in folders)
-    verdict = fitted(_object(root / VERDICT_FILE, clean), shape.VERDICT)
-    lines = _lines(root / OUTCOMES_FILE, clean)
+    files = _Files()
+    topologies = tuple(_topology(folder, files) for folder in folders)
+    verdict = fitted(files.object(root / VERDICT_FILE), shape.VERDICT)
+    lines = files.lines(root / OUTCOMES_FILE)
     outcomes = settled(TestOutcome.from_record(line) for line in lines)
     known = [str(t.manifest.get("run_id", "")) for t in topologies]
     name = str(verdict.get("run_id") or next(filter(None, known), root.name))
-    return RunRecord(path, name, verdict, tuple(outcomes), topologies)
+    damaged = tuple(files.damaged)
+    return RunRecord(path, name, verdict, tuple(outcomes), topologies, damaged)
 
 
 def is_topology(path: Path) -> bool:
@@ -231,27 +233,71 @@ def topology_folders(run: Path) -> list[Path]:
     return sorted({p.parent for mark in marks for p in run.glob(f"*/{mark}")})
 
 
-def _topology(folder: Path, clean: Any) -> TopologyRecord:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Reader of the files of one run; `damaged` gathers what it cannot read."""
+
+    damaged: list[str] = field(default_factory=list)
+
+    def object(self, path: Path) -> dict[str, Any]:
+        """Return the JSON object in a file; empty where there is none."""
+        text = self._text(path)
+        if text is None:
+            return {}
+        found = _parsed(text)
+        if found is None:
+            self.tell(path, "holds no JSON object")
+        return found or {}
+
+    def lines(self, path: Path) -> list[dict[str, Any]]:
+        """Return the JSON objects in a file, one a line."""
+        *whole, torn = (self._text(path) or "").split("\n")  # by a kill
+        found = [_parsed(text) for text in whole if text.strip()]
+        if lost := found.count(None):
+            self.tell(path, f"{lost} of {len(found)} lines cannot be read")
+        return [record for record in (*found, _parsed(torn)) if record is not None]
+
+    def tell(self, path: Path, what: str) -> None:
+        """Note what of a file is damaged."""
+        self.damaged.append(f"{path.resolve().parent.name}/{path.name}: {what}")
+
+    def _text(self, path: Path) -> str | None:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.tell(path, f"cannot be read: {error.strerror}")
+            return None
+        return redact(text, secrets=secrets_in(os.environ))
+
+
+def _topology(folder: Path, files: _Files) -> TopologyRecord:
     return TopologyRecord(
         name=folder.name,
         folder=folder,
-        plan=fitted(_object(folder / "plan.json", clean), shape.PLAN),
-        manifest=fitted(_object(folder / "manifest.json", clean), shape.MANIFEST),
+        plan=fitted(files.object(folder / "plan.json"), shape.PLAN),
+        manifest=fitted(files.object(folder / "manifest.json"), shape.MANIFEST),
         environment=fitted(
-            _object(folder / "environment.json", clean), shape.ENVIRONMENT
+            files.object(folder / "environment.json"), shape.ENVIRONMENT
         ),
-        entries=tuple(_entries(_lines(folder / ENTRIES_FILE, clean))),
+        entries=tuple(_entries(folder / ENTRIES_FILE, files)),
         logs=tuple(sorted((folder / "logs").glob("*.log"))),
     )
 
 
-def _entries(records: Sequence[Mapping[str, Any]]) -> list[Entry]:
+def _entries(path: Path, files: _Files) -> list[Entry]:
     # a test that ran again replaces what it recorded before
     found: dict[str, Entry] = {}
-    for record in records:
-        with suppress(*DAMAGED):
+    lost = 0
+    for record in files.lines(path):
+        try:
             if record.get("data"):
                 found[str(record["fullname"])] = entry_from(record)
+        except DAMAGED:
+            lost += 1
+    if lost:
+        files.tell(path, f"{lost} of its figures cannot be read")
     return list(found.values())
 
 
@@ -272,28 +318,9 @@ def _mapping(found: object) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _text(path: Path) -> str:
+def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _object(path: Path, clean: Any) -> dict[str, Any]:
-    return next(iter(_parsed([clean(_text(path))])), {})
-
-
-def _lines(path: Path, clean: Any) -> list[dict[str, Any]]:
-    return _parsed(clean(_text(path)).splitlines())
-
-
-def _parsed(texts: Sequence[str]) -> list[dict[str, Any]]:
-    found = []
-    for text in texts:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

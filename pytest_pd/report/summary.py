@@ -49,6 +49,7 @@ def _run(run: RunRecord) -> list[str]:
     lines = [f"## Run {run.run_id}: {headline(run)}", ""]
     lines += _verdicts(run)
     lines += _reasons(run)
+    lines += [line for told in run.damaged for line in (f"Damaged: {_cell(told)}.", "")]
     lines += _gate(run)
     points = points_of([run])
     for topology in run.topologies:

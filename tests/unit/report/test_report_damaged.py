@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 
+from pytest_pd.cli import main
 from pytest_pd.command.compare import text_of
 from pytest_pd.errors import PdError
 from pytest_pd.report.accept import accept
@@ -135,3 +136,41 @@ def test_a_wrong_shape_anywhere_ends_no_command(tmp_path, name):
             broken.append(f"{command.__name__}: {where} = {wrong}: {error!r}")
 
     assert not broken, "\n".join(broken)
+
+
+def test_a_whole_run_is_not_damaged(tmp_path):
+    assert read_run(write(tmp_path / "good")).damaged == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("verdict.json", "", "bad/verdict.json: holds no JSON object"),
+        ("results.jsonl", "x\n{}\n", "bad/results.jsonl: 1 of 2 lines cannot be"),
+        ("local_1p1d/plan.json", "[]", "local_1p1d/plan.json: holds no JSON object"),
+        (
+            "local_1p1d/entries.jsonl",
+            '{"fullname": "a", "data": ["x"]}\n',
+            "local_1p1d/entries.jsonl: 1 of its figures cannot be read",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path, capsys, name, text, told):
+    made = write(tmp_path / "bad")
+    (made / name).write_text(text)
+
+    [line] = read_run(made).damaged
+    files = files_of([read_run(made)], made)
+
+    assert line.startswith(told)
+    assert [told in files[n] for n in ("report.html", "summary.md")] == [True, True]
+    assert main(["report", str(made)]) == 0
+    assert f"damaged: {line}" in capsys.readouterr().err
+
+
+def test_a_line_torn_by_a_kill_is_no_damage(tmp_path):
+    made = write(tmp_path / "killed")
+    with (made / "local_1p1d" / "entries.jsonl").open("a") as file:
+        file.write('{"fullname": "b", "da')
+
+    assert read_run(made).damaged == ()
