@@ -112,7 +112,7 @@ def client(
             account.begin()
             seen = ask_once(
                 http,
-                deployment.plan.served_model,
+                deployment.plan,
                 question,
                 tokens=tokens,
                 traffic=account,  # type: ignore[arg-type]

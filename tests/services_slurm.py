@@ -103,7 +103,7 @@ def _has_freezer() -> bool:
     return os.geteuid() == 0 and Path("/sys/fs/cgroup/freezer").is_dir()
 
 
-def _own_names() -> bool:
+def own_names() -> bool:
     return os.geteuid() == 0
 
 
@@ -191,7 +191,7 @@ class SlurmSite:
         for name in self.names:
             self.start_node(name)
         _await(self._all_idle, within_s=60, what=f"{self.nodes} idle nodes")
-        if _own_names():
+        if own_names():
             self._assert_loopback_only()
 
     def stop(self) -> None:
@@ -241,7 +241,7 @@ class SlurmSite:
         that a daemon listens on its own loopback address and nowhere else.
         """
         argv = (_tool(tool), "-D", "-f", str(self.conf), *args)
-        if not _own_names():
+        if not own_names():
             self._spawn(name, *argv)
             return
         script = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
@@ -284,7 +284,7 @@ class SlurmSite:
             auth=auth,
             communication=(
                 "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"
-                if _own_names()
+                if own_names()
                 else ""
             ),
             root=self.root,
@@ -294,9 +294,9 @@ class SlurmSite:
         for index, name in enumerate(self.names):
             conf += NODE.format(
                 name=name,
-                host=name if _own_names() else host,
+                host=name if own_names() else host,
                 address=self.address(name),
-                port=6818 if _own_names() else 17000 + index,
+                port=6818 if own_names() else 17000 + index,
                 gpus=self.gpus_per_node,
                 feature="gb200" if index < self.nodes * 2 / 3 else "gb300",
             )

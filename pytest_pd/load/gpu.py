@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -57,11 +57,13 @@ class GpuTrace:
         clocks_mhz: GPU to its SM clock at each sample.
         power_w: GPU to its power at each sample.
         slowdowns: GPU to the names of slowdowns that were seen.
+        judged: GPUs that can spoil the run; None for all of them.
     """
 
     clocks_mhz: dict[int, list[float]] = field(default_factory=dict)
     power_w: dict[int, list[float]] = field(default_factory=dict)
     slowdowns: dict[int, set[str]] = field(default_factory=dict)
+    judged: Collection[int] | None = None
 
     def report(self) -> GpuReport:
         """Return what was seen on this host."""
@@ -70,15 +72,18 @@ class GpuTrace:
     def reasons(self) -> Iterator[str]:
         """Yield why the run is invalid: a GPU slowed down, or its clock drifted."""
         for gpu, names in sorted(self.slowdowns.items()):
-            if names:
+            if names and self._judges(gpu):
                 yield f"GPU {gpu} was slowed down: {', '.join(sorted(names))}"
         for gpu, clocks in sorted(self.clocks_mhz.items()):
             half = len(clocks) // 2
-            if half < 2:
+            if half < 2 or not self._judges(gpu):
                 continue
             first, second = _median(clocks[:half]), _median(clocks[half:])
             if abs(second - first) > DRIFT_SHARE * first:
                 yield f"the clock of GPU {gpu} went from {first:g} to {second:g} MHz"
+
+    def _judges(self, gpu: int) -> bool:
+        return self.judged is None or gpu in self.judged
 
     def as_json(self) -> dict[str, Any]:
         """Return extremes of the clocks and mean power by GPU."""
@@ -112,14 +117,18 @@ def find_nvml() -> Any | None:
 
 @contextmanager
 def watched_gpus(
-    nvml: Any | None = None, *, every_s: float = SAMPLE_EVERY_S
+    nvml: Any | None = None,
+    *,
+    every_s: float = SAMPLE_EVERY_S,
+    judged: Collection[int] | None = None,
 ) -> Iterator[GpuTrace]:
     """Yield a trace that a thread fills while the block runs.
 
     Args:
         nvml: The module, given by tests; None looks for it.
+        judged: As in `GpuTrace`.
     """
-    trace, found = GpuTrace(), nvml or find_nvml()
+    trace, found = GpuTrace(judged=judged), nvml or find_nvml()
     if found is None:
         yield trace
         return

@@ -81,7 +81,7 @@ def _run_here(
 ) -> tuple[Recorder, list[ShardOutcome]]:
     (share,) = deal(job.point, job.prompts, 1)
     recorder = make_recorder(job.prompts, directory)
-    with watched_gpus() as gpus:
+    with watched_gpus(judged=job.target.gpus) as gpus:
         outcome = run_share(
             job.target,
             share,

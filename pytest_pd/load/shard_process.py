@@ -88,7 +88,8 @@ def run(message: dict[str, Any]) -> None:
         if ticks % TICK_EVERY == 0:
             send({"tick": dataclasses.asdict(counters)})
 
-    with watched_gpus() if message["watches_gpus"] else nullcontext() as gpus:
+    watches = message["watches_gpus"]
+    with watched_gpus(judged=job.target.gpus) if watches else nullcontext() as gpus:
         outcome = run_share(
             job.target,
             share,

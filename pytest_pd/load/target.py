@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Target:
         body: Fields added to every request body; they win over ours.
         ignore_eos: Ask the engine (vLLM's extension) not to stop early.
         ca_file: PEM bundle to trust for https; empty for the system's.
+        gpus: GPUs of the sending host that serve it: what befalls others spoils no
+            figure. None: any of them may.
     """
 
     url: str
@@ -62,6 +64,7 @@ class Target:
     body: Mapping[str, Any] = field(default_factory=dict)
     ignore_eos: bool = True
     ca_file: Path | None = None
+    gpus: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         _ = self.address

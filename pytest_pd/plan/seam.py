@@ -178,6 +178,7 @@ class RouterWitness:
         log_pattern: Regular expression over the router's log, with groups
             ``prefill`` and ``decode`` on one line or on two, or with ``worker`` on
             one line per phase.
+        settles_s: Seconds after a worker's death from which no request goes to it.
     """
 
     prefill_requests: str = ""
@@ -188,6 +189,7 @@ class RouterWitness:
     ask: Mapping[str, object] = field(default_factory=dict)
     answer: tuple[str, str] = ("", "")
     log_pattern: str = ""
+    settles_s: float = 3.0
 
 
 class Router(Protocol):

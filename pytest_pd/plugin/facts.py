@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_pd.plan.model import DeploymentPlan, Role
+from collections.abc import Sequence
+
+from pytest_pd.plan.model import DeploymentPlan, Endpoint, Role
 from pytest_pd.probe.promptbook import PromptBook
 from pytest_pd.provision.compose import engine_of
 from pytest_pd.spec.topology import TopologySpec
@@ -44,7 +46,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "shared_storage": expected.transfer == "shared_storage",
         "pull": expected.transfer == "pull",
         "several_workers": max(len(prefill), len(decode)) > 1,
-        "one_worker_per_role": max(len(prefill), len(decode)) <= 1,
+        "one_worker_per_role": max(caches(prefill), caches(decode)) <= 1,
         "even_policy": spec.router is not None
         and (spec.router.policy or "") in EVEN_POLICIES,
         "gpus": plan.gpus > 0 and not plan.rehearsal,
@@ -58,6 +60,11 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         # vllm-router 0.1.17 puts prefill's before decode's: each comes twice
         "prompt_logprobs": spec.router is None or spec.router.kind != "vllm_router",
     }
+
+
+def caches(endpoints: Sequence[Endpoint]) -> int:
+    """Return how many prefix caches answer there: each rank has its own."""
+    return sum(len(endpoint.ranks) or 1 for endpoint in endpoints)
 
 
 def has_even_bytes(spec: TopologySpec, plan: DeploymentPlan) -> bool:

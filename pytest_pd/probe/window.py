@@ -103,11 +103,12 @@ def settle(
     take: Callable[[], Snapshot],
     seen: Callable[[Snapshot], float],
     *,
+    rest_s: float = 0.0,
     timeout_s: float = SETTLE_S,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Snapshot:
-    """Take snapshots until two in a row say the same.
+    """Take snapshots until two in a row, and all for `rest_s`, say the same.
 
     Engines publish counters a step late: a request is answered before it counts.
 
@@ -117,13 +118,14 @@ def settle(
     Returns:
         The last snapshot, also when time ran out.
     """
-    started_s = clock()
+    started_s = changed_s = clock()
     snapshot = take()
     value = seen(snapshot)
-    while clock() - started_s < timeout_s:
+    while clock() - started_s < timeout_s + rest_s:
         sleep(POLL_S)
-        again = take()
-        if (now := seen(again)) == value:
-            return again
-        snapshot, value = again, now
+        snapshot = take()
+        if (now := seen(snapshot)) != value:
+            value, changed_s = now, clock()
+        elif clock() - changed_s >= rest_s:
+            break
     return snapshot

@@ -22,6 +22,9 @@ from pytest_pd.provision.plan_file import read_plan
 from pytest_pd.provision.reap import mark_prefix, owner_of
 from pytest_pd.provision.rundir import RunDir, find_run, id_of, topologies_of
 
+TELLS_ITSELF = ("vllm",)
+"""Engines that ``/v1/models`` names as the owner of their models."""
+
 
 def attach_run(run_id: str, *, root: Path, topology: str | None = None) -> Deployment:
     """Return the deployment that a run has left up.
@@ -105,17 +108,18 @@ def attach_url(
         ProvisionError: nobody answers there, or what answers serves no model.
     """
     url = url.rstrip("/")
-    model, root = served_model(url)
+    model, root, engine = served_model(url)
+    plan = plan_of_urls(url, model, prefill, decode)
     return Deployment(
-        replace(plan_of_urls(url, model, prefill, decode), model_path=root),
+        replace(plan, model_path=root, engine=engine),
         "attached",
         Path.cwd(),
         attached=True,
     )
 
 
-def served_model(url: str) -> tuple[str, str]:
-    """Ask ``/v1/models`` for the first model: its name, and its path if it is told.
+def served_model(url: str) -> tuple[str, str, str]:
+    """Ask ``/v1/models`` for the first model: name, path if it is told, engine.
 
     Raises:
         ProvisionError: no answer, or none that names a model.
@@ -134,7 +138,9 @@ def served_model(url: str) -> tuple[str, str]:
             f"{url}/v1/models names no model (HTTP {answer.status}).",
             hint="is that the base URL of an OpenAI API?",
         )
-    return str(models[0]["id"]), str(models[0].get("root") or "")
+    engine = str(models[0].get("owned_by"))
+    told = engine if engine in TELLS_ITSELF else "unknown"
+    return str(models[0]["id"]), str(models[0].get("root") or ""), told
 
 
 def plan_of_urls(
@@ -160,6 +166,8 @@ def plan_of_urls(
         nodes=(NodePlan("node0", url, 0, 0),),
         services=(),
         endpoints=tuple(endpoints),
-        expected=ExpectedEvidence(None, None, "none", whole_blocks=True),
+        expected=ExpectedEvidence(
+            None, None, "none", whole_blocks=True, deterministic="floor"
+        ),
         notes=("attached by URL: nothing else is known of it",),
     )

@@ -208,13 +208,16 @@ def kv_shape(config: Mapping[str, Any], dtype: str | None = None) -> KvShape | N
         vector of rank + rope dimensions in each layer, and no K and V.
 
     Returns:
-        None as well where layers differ, or where the checkpoint may quantize the KV:
-        which layers and types are handed over is then the engine's choice.
+        None as well where layers differ, or where the checkpoint may quantize the KV
+        or is in float32, which vLLM computes in half of that: which layers and types
+        are handed over is then the engine's choice.
     """
     text = config.get("text_config", config)
     heads, layers = text.get("num_attention_heads"), text.get("num_hidden_layers")
-    kind = dtype or text.get("dtype") or text.get("torch_dtype") or "float32"
+    kind = dtype or text.get("dtype") or text.get("torch_dtype")
     if not heads or not layers or kind not in ITEMSIZE:
+        return None
+    if kind == "float32" and not dtype:
         return None
     if set(text.get("layer_types") or ()) - {"full_attention"}:
         return None

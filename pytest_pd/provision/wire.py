@@ -80,17 +80,24 @@ def nvlink_bytes(text: str) -> int | None:
     return KIB * sum(map(int, found)) if found else None
 
 
-def fell_back(moved: Wire, kv_bytes: int) -> str:
+def fell_back(moved: Wire, alone: Wire, kv_bytes: int) -> str:
     """Return why the KV did not take the fabric; empty when it did.
 
-    Nodes without fabric counters can only have used TCP: nothing to fall back from.
+    What the fabric carried proves nothing: collectives of TP and EP take it as well,
+    and carry more than the KV.
+
+    Args:
+        moved: While requests were handed over.
+        alone: While as many, as long, were answered by one worker: what TCP carries
+            for other reasons.
+        kv_bytes: Of the requests that were handed over.
     """
     if moved.rdma is None and moved.nvlink is None:
-        return ""
-    fabric = (moved.rdma or 0) + (moved.nvlink or 0)
-    if moved.tcp <= TCP_SHARE * kv_bytes or fabric >= kv_bytes:
+        return ""  # without counters of a fabric there is nothing to fall back from
+    more = moved.tcp - alone.tcp
+    if more <= TCP_SHARE * kv_bytes:
         return ""
     return (
-        f"{kv_bytes} bytes of KV were handed over, the nodes received {moved.tcp} by "
-        f"TCP and {fabric} by the fabric"
+        f"{kv_bytes} bytes of KV were handed over, and the nodes received {more} more "
+        "by TCP than for requests that one worker answers"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pytest_pd.errors import SpecError
 from pytest_pd.plan.model import Endpoint, ReadyPlan, Role
@@ -13,6 +14,7 @@ from pytest_pd.plan.seam import (
     RouterWitness,
     Worker,
 )
+from pytest_pd.plan.words import flag_count
 from pytest_pd.spec.topology import TopologySpec
 
 POLICIES = (
@@ -52,6 +54,9 @@ WITNESS = RouterWitness(
         r"Transparent proxy: prefill=(?P<prefill>\S+), decode=(?P<decode>\S+)"
     ),
 )
+CHECK_EVERY_FLAG, CHECK_EVERY_S = "--health-check-interval-secs", 5
+FAILURES_FLAG, FAILURES = "--health-failure-threshold", 3
+"""Failed checks in a row that make a worker dead; its own default."""
 STAGES = ((r"Starting router", "starting"), (r"Router ready", "ready"))
 
 
@@ -100,8 +105,15 @@ class VllmRouter:
         )
 
     def witness(self, topology: TopologySpec) -> RouterWitness:
-        """Return response id, counters per worker and the debug log."""
-        return WITNESS
+        """Return response id, counters per worker and the debug log.
+
+        A request to a dead worker fails without a retry until the worker has failed
+        several checks in a row.
+        """
+        words = topology.router.args if topology.router else ()
+        every_s = flag_count(words, CHECK_EVERY_FLAG) or CHECK_EVERY_S
+        failures = flag_count(words, FAILURES_FLAG) or FAILURES
+        return replace(WITNESS, settles_s=float(every_s * (failures + 1)))
 
     def programs(self, topology: TopologySpec) -> Sequence[Program]:
         """Return ``vllm-router``."""
@@ -124,7 +136,7 @@ def _argv(worker: Worker, endpoints: Sequence[Endpoint]) -> Iterator[str]:
     yield from ("--prometheus-host", worker.address)
     yield from ("--prometheus-port", str(worker.ports["metrics"]))
     yield from ("--worker-startup-check-interval", "1")
-    yield from ("--health-check-interval-secs", "5", "--log-level", "debug")
+    yield from (CHECK_EVERY_FLAG, str(CHECK_EVERY_S), "--log-level", "debug")
     yield from worker.pool.args
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_pd.plan.model import WORKERS, Role
-from pytest_pd.provision.kv_store import IN_USE, LOCK
+from pytest_pd.provision.kv_store import IN_USE, prompts_in
 from pytest_pd.provision.rundir import RunDir
 from pytest_pd.reference.prompts import make_recall
 
@@ -92,10 +92,9 @@ def test_the_kv_store_holds_nothing_of_an_earlier_run(deployment):
     skip_if_shared(manifest, store)
     begun_s = manifest["created_s"]
 
-    files = [path for path in store.rglob("*") if path.name != LOCK]
-    stale = [path.name for path in files if path.stat().st_mtime < begun_s]
+    stale = [p.name for p in prompts_in(store) if p.stat().st_mtime < begun_s]
 
-    assert not stale, f"{len(stale)} files are older than this run: {stale[:5]}"
+    assert not stale, f"{len(stale)} prompts are older than this run: {stale[:5]}"
 
 
 @pytest.mark.pd_needs("disaggregated")

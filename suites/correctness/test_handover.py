@@ -80,7 +80,7 @@ def test_bytes_are_those_of_the_models_shape(ask, watch, questions, deployment):
 
 @pytest.mark.pd_needs("handed_files")
 def test_decode_logs_the_hit(ask, watch, questions, deployment):
-    with watch() as seen:
+    with watch(logs=True) as seen:
         lengths = send(ask, questions)
 
     if away := seen.window.without_log(Role.DECODE):

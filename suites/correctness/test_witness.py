@@ -34,8 +34,9 @@ def answers(client, deployment, prompts, watch, witness):
         assert response.status_code == 200, response.text
         return response
 
-    def _answers():
-        with watch(may_lose=True) as seen:  # answers and the router's log tell
+    def _answers(*, logs=False):
+        # answers and the router's log tell
+        with watch(may_lose=True, logs=logs) as seen:
             responses = [post(index) for index in range(REQUESTS)]
         return seen.window, responses
 
@@ -62,7 +63,7 @@ def test_log_tells_of_both_phases_of_every_request(answers, witness):
     if not witness.log_pattern:
         pytest.skip("this router's log does not name workers")
 
-    window, _ = answers()
+    window, _ = answers(logs=True)
     if window.without_log(Role.ROUTER):
         pytest.skip("its log is not here")
     routers = [e.service for e in window.endpoints if e.role is Role.ROUTER]

@@ -16,6 +16,7 @@ from pytest_pd.errors import ReadyTimeout
 from pytest_pd.fixtures.damage import until_whole
 from pytest_pd.measure.measurement import Measurement
 from pytest_pd.plan.model import Role
+from pytest_pd.provision.compose import router_of
 
 pytestmark = [
     pytest.mark.fault,
@@ -26,8 +27,8 @@ pytestmark = [
 ROLES = pytest.mark.parametrize("role", ["prefill", "decode", "router", "control"])
 FROZEN_S = 1.5
 DEAD_S = 1.0
-SETTLE_S = 3.0
-"""Seconds after which a router must have learnt that a worker is gone."""
+TOLD_S = 30.0
+"""Seconds within which the built-in proxy must tell that a role is gone."""
 AFTER_PEER = 20
 LONG_TOKENS = 200
 
@@ -142,15 +143,23 @@ def test_frozen_while_it_streams(victim, role, traffic, damage, until_right, rec
 
 @pytest.mark.pd_needs("several_workers")
 @pytest.mark.parametrize("role", ["prefill", "decode"])
-def test_peers_take_over_from_a_dead_worker(victim, role, traffic, damage, deployment):
-    """With a peer alive, only requests that were under way may fail."""
+def test_peers_take_over_from_a_dead_worker(
+    victim, role, traffic, damage, deployment, topology
+):
+    """With a peer alive, only requests before the router learns of it may fail.
+
+    Prefill keeps the KV that a dead decode worker never fetched until its lease ends:
+    some clients wait for blocks that long.
+    """
     if len(deployment.plan.of_role(Role(role))) < 2:
         pytest.skip(f"there is one {role} worker only")
-    with traffic() as flow:
+    router = router_of(topology)
+    settles_s = router.witness(topology).settles_s if router else 0.0
+    with traffic(patience_s=60.0) as flow:
         assert flow.tokens_in_flight.wait(30), "no token came before the fault"
         with damage(victim.name, "kill") as at_s:
-            settled_s = at_s + SETTLE_S
-            end_s = time.monotonic() + 60.0
+            settled_s = at_s + settles_s
+            end_s = settled_s + 60.0
             while flow.count("right", since_s=settled_s) < AFTER_PEER:
                 if time.monotonic() > end_s:
                     break
@@ -160,7 +169,7 @@ def test_peers_take_over_from_a_dead_worker(victim, role, traffic, damage, deplo
     judge(flow)
     bad = [s for s in later if s.outcome != "right"]
     assert len(later) >= AFTER_PEER, f"peers served {len(later)} requests in a minute"
-    assert not bad, f"{SETTLE_S:g} s after the death: {bad[:3]} of {len(later)}"
+    assert not bad, f"{settles_s:g} s after the death: {bad[:3]} of {len(later)}"
 
 
 @pytest.mark.pd_needs("migrates", "several_workers")
@@ -231,7 +240,7 @@ def test_the_router_tells_that_a_role_is_gone(
     whole = httpx.get(page, trust_env=False)
     assert whole.status_code == 200, f"{page} before the fault: {whole.text}"
     with damage(victim.name, "kill"):
-        end_s = time.monotonic() + 10 * SETTLE_S
+        end_s = time.monotonic() + TOLD_S
         while (said := httpx.get(page, trust_env=False)).status_code == 200:
             if time.monotonic() > end_s:
                 break

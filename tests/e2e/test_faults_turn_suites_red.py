@@ -65,8 +65,9 @@ def run(
         cwd=folder,
         check=False,
     )
-    red = set(re.findall(r"^(?:FAILED|ERROR) \S*::(\w+)", done.stdout, re.MULTILINE))
-    return done.returncode, red
+    ends = re.findall(r"^(FAILED|ERROR) \S*::(\w+)", done.stdout, re.MULTILINE)
+    assert not [name for how, name in ends if how == "ERROR"], done.stdout[-2000:]
+    return done.returncode, {name for _, name in ends}
 
 
 @pytest.mark.parametrize("transfer", sorted(TRANSFER))

@@ -167,6 +167,8 @@ def test_xdist_records_the_same_entries(tmp_path, pytest_in):
         benchmarks = json.loads((tmp_path / file).read_text())["benchmarks"]
         return sorted(entry["fullname"] for entry in benchmarks)
 
-    valid = "invalid" not in plain.stdout + spread.stdout
     assert names("plain.json"), plain.stdout
-    assert not valid or names("plain.json") == names("spread.json")
+    if "invalid" in plain.stdout + spread.stdout:  # of a busy machine: no entry
+        assert {plain.returncode, spread.returncode} <= {0, 1}
+    else:
+        assert names("plain.json") == names("spread.json")

@@ -110,4 +110,5 @@ def test_the_package_is_not_the_checkout(installed, tmp_path):
         cwd=tmp_path,
     )
 
+    assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout

@@ -10,7 +10,14 @@ import pytest
 import yaml
 
 from pytest_pd.installer.paths import bin_dir, find_program
-from tests.e2e.slurm_kit import RACK, ROOT, STAND_IN, running_slurm, vllm_stand_in
+from tests.e2e.slurm_kit import (
+    RACK,
+    ROOT,
+    STAND_IN,
+    green,
+    running_slurm,
+    vllm_stand_in,
+)
 from tests.services import require
 
 
@@ -60,7 +67,7 @@ def test_the_line_of_the_card(site, tmp_path, cluster_file, vllm):
         path=[vllm],
     )
 
-    assert done.returncode == 0, done.stdout[-4000:]
+    green(done, run_dir)
     assert site.jobs() == []
     logs = run_dir / "k2_2p1d@rehearsal" / "logs"
     assert {

@@ -344,7 +344,7 @@ def test_a_stream_in_flight_ends_well_when_the_proxy_is_told_to_stop(tmp_path):
         def client():
             body = {
                 "model": "tiny", "prompt": prompt.text, "stream": True,
-                "max_tokens": 300, "ignore_eos": True,
+                "max_tokens": 600, "ignore_eos": True,
             }  # fmt: skip
             url = f"{stack.proxy.url}/v1/completions"
             with httpx.stream("POST", url, json=body, timeout=DEADLINE_S) as response:
@@ -355,6 +355,7 @@ def test_a_stream_in_flight_ends_well_when_the_proxy_is_told_to_stop(tmp_path):
         thread = threading.Thread(target=client)
         thread.start()
         assert began.wait(DEADLINE_S)
+        assert "data: [DONE]" not in "".join(text)
         stack.proxy.process.send_signal(signal.SIGTERM)
         thread.join(DEADLINE_S)
 

@@ -89,8 +89,9 @@ def test_a_python_without_torch_is_told_with_its_log(hosts, tmp_path, monkeypatc
 def living(mark):
     return [
         p.pid
-        for p in psutil.process_iter(["cmdline"])
-        if mark in " ".join(p.info["cmdline"] or ()) and "sshd" not in p.name()
+        for p in psutil.process_iter(["cmdline", "name"])
+        if mark in " ".join(p.info["cmdline"] or ())
+        and "sshd" not in (p.info["name"] or "")
     ]
 
 

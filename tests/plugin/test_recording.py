@@ -113,8 +113,9 @@ def test_only_runs_recording_tests(project):
 def test_switches_keep_nothing(project, option):
     project.suite(SUITE)
 
-    project.run(option, "--benchmark-json=out.json")
+    result = project.run(option, "--benchmark-json=out.json")
 
+    assert result.ret == 0
     file = project.pytester.path / "out.json"
     assert not file.exists() or not file.read_text()
 

@@ -143,3 +143,19 @@ def test_log_names_both_workers_with_their_ranks():
         "prefill": ["http://127.0.0.1:8121@1"] * 2,
         "decode": ["http://127.0.0.1:8122@0"] * 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("args", "seconds"),
+    [
+        ([], 20.0),
+        (["--health-check-interval-secs", "1"], 4.0),
+        (["--health-failure-threshold=1", "--health-check-interval-secs=2"], 4.0),
+    ],
+)
+def test_a_death_is_settled_after_the_failed_checks_that_it_takes(
+    make_topology, args, seconds
+):
+    router = {"kind": "vllm_router", "args": args}
+
+    assert ROUTER.witness(make_topology(**PD | {"router": router})).settles_s == seconds

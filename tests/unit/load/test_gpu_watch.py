@@ -135,3 +135,11 @@ def test_gpus_of_several_hosts_have_their_names():
 
     assert list(found.figures) == ["n1/0", "n2/0"]
     assert found.reasons[1] == "n2: GPU 0 was slowed down: power brake"
+
+
+def test_what_befalls_gpus_of_others_is_no_reason():
+    clocks = {0: [1980.0] * 6, 7: [345.0, 345.0, 345.0, 1980.0, 1980.0, 1980.0]}
+    trace = GpuTrace(clocks, slowdowns={7: {"power brake"}}, judged=[0])
+
+    assert list(trace.reasons()) == []
+    assert list(GpuTrace(clocks, judged=[7]).reasons())

@@ -128,3 +128,11 @@ def test_workers_of_dynamo_are_not_asked_themselves(engine, answers):
     found = facts(engine={"kind": engine}, router=router)
 
     assert found["workers_answer"] is answers
+
+
+def test_every_rank_has_a_prefix_cache_of_its_own():
+    """A repeat may go to the rank that has not seen the prompt."""
+    ranks = {"replicas": 1, "dp": 2}
+
+    assert facts()["one_worker_per_role"]
+    assert not facts(prefill=ranks, decode=ranks)["one_worker_per_role"]

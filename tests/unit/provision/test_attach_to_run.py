@@ -105,7 +105,8 @@ def test_a_topology_that_the_run_has_not_is_refused(kept):
 class Models(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         served = self.server.served
-        text = json.dumps({"data": [{"id": name} for name in served]})
+        models = [{"id": name, **self.server.told} for name in served]
+        text = json.dumps({"data": models})
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -118,7 +119,7 @@ class Models(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Models) as made:
-        made.served = ["big-model"]
+        made.served, made.told = ["big-model"], {}
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
         yield made
@@ -128,6 +129,16 @@ def server():
 
 def url_of(server):
     return f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def test_of_a_url_only_what_it_tells_is_taken_for_sure(server):
+    """Tokens of an unknown server on GPUs differ in batches of another size."""
+    unknown = attach_url(url_of(server)).plan
+    server.told = {"owned_by": "vllm"}
+    vllm = attach_url(url_of(server)).plan
+
+    assert (unknown.engine, vllm.engine) == ("unknown", "vllm")
+    assert {unknown.expected.deterministic, vllm.expected.deterministic} == {"floor"}
 
 
 def test_a_url_tells_its_model_and_has_the_workers_that_are_named(server):

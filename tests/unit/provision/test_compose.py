@@ -96,7 +96,9 @@ FP8_KV = {"quantization_config": {"kv_cache_scheme": {"num_bits": 8, "type": "fl
 @pytest.mark.parametrize(
     ("config", "dtype", "found"),
     [
-        (LLAMA, None, KvShape(32, 32, 128, 4)),
+        (LLAMA, None, None),
+        (LLAMA | {"torch_dtype": "float32"}, None, None),
+        (LLAMA, "float32", KvShape(32, 32, 128, 4)),
         (LLAMA | {"torch_dtype": "bfloat16"}, None, KvShape(32, 32, 128, 2)),
         (LLAMA | {"torch_dtype": "bfloat16"}, "fp8", KvShape(32, 32, 128, 1)),
         (LLAMA | {"num_key_value_heads": 8}, "half", KvShape(32, 8, 128, 2)),

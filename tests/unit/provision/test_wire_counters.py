@@ -57,18 +57,19 @@ def test_nodes_are_summed_and_differences_taken():
 
 
 @pytest.mark.parametrize(
-    ("moved", "fell"),
+    ("moved", "alone_tcp", "fell"),
     [
-        (Wire(10, 1000, None), False),
-        (Wire(10, 0, 0), False),  # stayed on the node: neither way was used
-        (Wire(900, 0, None), True),
-        (Wire(900, 10, 20), True),
-        (Wire(900, 500, 600), False),
-        (Wire(900, None, None), False),
+        (Wire(10, 1000, None), 0, False),
+        (Wire(10, 0, 0), 0, False),  # stayed on the node: neither way was used
+        (Wire(900, 0, None), 0, True),
+        (Wire(900, 10, 20), 0, True),
+        (Wire(900, 8000, 9000), 0, True),  # TP and EP use the fabric, the KV does not
+        (Wire(900, 8000, 9000), 800, False),  # TP takes TCP
+        (Wire(900, None, None), 0, False),
     ],
 )
-def test_tcp_is_a_fall_back_only_where_there_is_a_fabric(moved, fell):
-    assert bool(fell_back(moved, 1000)) is fell
+def test_kv_by_tcp_is_a_fall_back_only_where_there_is_a_fabric(moved, alone_tcp, fell):
+    assert bool(fell_back(moved, Wire(alone_tcp), 1000)) is fell
 
 
 def test_this_machine_has_counters_that_can_be_read():
