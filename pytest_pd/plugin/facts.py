@@ -27,6 +27,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
     expected = plan.expected
     prefill = plan.of_role(Role.PREFILL)
     decode = plan.of_role(Role.DECODE)
+    roles = (prefill, decode, plan.of_role(Role.AGGREGATED))
     names = engine_of(spec).evidence(spec)
     # of a connector without a counter nobody knows what it moves
     pulls = expected.transfer == "pull" and bool(names.transferred_bytes)
@@ -46,7 +47,7 @@ def facts_of(spec: TopologySpec, plan: DeploymentPlan) -> dict[str, bool]:
         "shared_storage": expected.transfer == "shared_storage",
         "pull": expected.transfer == "pull",
         "several_workers": max(len(prefill), len(decode)) > 1,
-        "one_worker_per_role": max(caches(prefill), caches(decode)) <= 1,
+        "one_worker_per_role": max(map(caches, roles)) <= 1,
         "even_policy": spec.router is not None
         and (spec.router.policy or "") in EVEN_POLICIES,
         "gpus": plan.gpus > 0 and not plan.rehearsal,

@@ -22,6 +22,8 @@ def hits(window):
     if not window.names.local_hits:
         pytest.skip("this engine does not count prefix cache hits")
     roles = {e.role for e in window.endpoints if e.role in WORKERS}
+    if not roles:
+        pytest.skip("no worker is named: --pd-attach-prefill, --pd-attach-decode")
     role = Role.PREFILL if Role.PREFILL in roles else Role.AGGREGATED
     return sum(counted(window, role, "local_hits").values())
 

@@ -136,3 +136,12 @@ def test_every_rank_has_a_prefix_cache_of_its_own():
 
     assert facts()["one_worker_per_role"]
     assert not facts(prefill=ranks, decode=ranks)["one_worker_per_role"]
+
+
+@pytest.mark.parametrize(("replicas", "one"), [(1, True), (2, False)])
+def test_a_repeat_may_go_to_another_aggregated_worker(replicas, one):
+    keys = {**NIXL, "aggregated": {"replicas": replicas}}
+    for gone in ("prefill", "decode", "kv_transfer"):
+        del keys[gone]
+
+    assert known(TopologySpec.model_validate(keys))["one_worker_per_role"] is one

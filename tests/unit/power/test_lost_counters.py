@@ -34,6 +34,11 @@ def test_a_worker_that_counts_no_hits_fails_the_check():
         cache.hits(window(WHOLE, "renamed_total 3"))
 
 
+def test_workers_that_nobody_named_are_skipped():
+    with pytest.raises(pytest.skip.Exception, match="no worker is named"):
+        cache.hits(window())
+
+
 def test_an_engine_that_names_no_hits_is_skipped():
     names = replace(NAMES, local_hits="")
 
