@@ -38,7 +38,12 @@ CHOICE = "prompt_logprobs"
 """The need of tasks whose choices are scored by the logprobs of a prompt."""
 BY_CHOICE = ("acc", "acc_norm")
 """Metrics of tasks whose choices are scored by prompt logprobs."""
-USUAL_GATES = ("paired", "identity", "drift")
+USUAL_GATES: Mapping[GateKind, float] = {
+    "paired": 0.15,
+    "identity": 0.25,
+    "drift": 0.30,
+}
+"""Gates of a task that has no file, with the drop that 166 samples show."""
 
 
 def read_eval(name: str, roots: Roots) -> EvalFileSpec:
@@ -124,7 +129,7 @@ def of_task(topology: TopologySpec, wanted: EvalSpec, roots: Roots) -> EvalFileS
 
 def _usual(name: str) -> EvalFileSpec:
     """Return the eval of a task of lm-eval that has no file."""
-    gates = [{"kind": kind} for kind in USUAL_GATES]
+    gates = [{"kind": kind, "largest_drop": drop} for kind, drop in USUAL_GATES.items()]
     task: dict[str, object] = {**metric_of(name), "gates": gates}
     if task["metric"] in BY_CHOICE:
         task["needs"] = [CHOICE]

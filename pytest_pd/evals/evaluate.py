@@ -79,8 +79,8 @@ def evaluate(
     plan, folder = deployment.plan, deployment.run_dir / FOLDER / spec.name
     begun_s = time.monotonic()
     subject, store = subject_of(deployment, topology), read_stores(roots)
-    sides, stored = sides_of(plan), {}
-    if spec.against == "stored" and len(sides) > 1:
+    sides, stored = sides_of(plan, workers_answer=facts["workers_answer"]), {}
+    if spec.against == "stored" and is_split(plan):
         sides, stored = sides[:1], {AGGREGATED: find_stored(roots, subject, spec.name)}
     job = Job(
         spec,
@@ -129,15 +129,24 @@ def fitting(
     return spec.model_copy(update={"tasks": kept}), left_out
 
 
-def sides_of(plan: DeploymentPlan) -> tuple[Side, ...]:
+def is_split(plan: DeploymentPlan) -> bool:
+    """Whether prefill and decode are workers of their own."""
+    return bool(plan.of_role(Role.PREFILL) and plan.of_role(Role.DECODE))
+
+
+def sides_of(plan: DeploymentPlan, *, workers_answer: bool) -> tuple[Side, ...]:
     """Return whom to ask: the router; of P/D also a worker that does both phases.
 
     That is an aggregated worker, else a prefill one: asked directly, it decodes from
     what it computed itself. It comes second, for what P/D is asked must not lie in
     its prefix cache. Where tokens may differ from run to run, it is asked twice.
+
+    Args:
+        workers_answer: False where workers have no API: only stored samples can then
+            be the other side.
     """
     sides = [Side(PD, plan.url)]
-    if plan.of_role(Role.PREFILL) and plan.of_role(Role.DECODE):
+    if workers_answer and is_split(plan):
         whole = (plan.of_role(Role.AGGREGATED) or plan.of_role(Role.PREFILL))[0]
         sides.append(Side(AGGREGATED, whole.url))
         if not is_exact(plan):

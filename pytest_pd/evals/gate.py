@@ -7,7 +7,7 @@ exact binomial and hypergeometric sums, so they hold for few samples as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pytest_pd.evals.chance import (
@@ -23,6 +23,10 @@ ALPHA = 0.01
 POWER = 0.8
 LARGEST_DROP = 0.10
 """A gate that could not have seen this drop cannot tell, unless it fails."""
+SAME = 0.01
+"""Shares of one sample that differ by no more are one score. Sums in another order move
+a log-likelihood by some hundredths on GPUs, and a share made of it by a quarter of that
+at most; an answer that is lost moves it by tenths."""
 
 
 class Outcome(StrEnum):
@@ -104,7 +108,8 @@ def paired_gate(
     """Compare the same samples on two deployments.
 
     A sample is lost where the candidate scores lower; for right-or-wrong scores
-    this is McNemar's test, for others the sign test.
+    this is McNemar's test, for shares the sign test of differences above `SAME`, and
+    a drop of their mean up to `SAME` is tolerated.
 
     Args:
         baseline: Score per sample, shape (n,), for example aggregated.
@@ -119,9 +124,11 @@ def paired_gate(
         )
     n = len(baseline)
     pairs = list(zip(baseline, candidate, strict=True))
-    right = sum(one > 0 for one in baseline)
-    lost = sum(one > other for one, other in pairs)
-    gained = sum(one < other for one, other in pairs)
+    if any(score not in (0, 1) for pair in pairs for score in pair):
+        limits = replace(limits, tolerance=max(limits.tolerance, SAME))
+    right = sum(one > SAME for one in baseline)
+    lost = sum(is_lost(one, other) for one, other in pairs)
+    gained = sum(is_lost(other, one) for one, other in pairs)
     return _verdict(
         limits,
         p_value=mcnemar_p(lost, gained),
@@ -131,6 +138,11 @@ def paired_gate(
         most=sum(baseline) / n,
         samples=n,
     )
+
+
+def is_lost(baseline: float, candidate: float) -> bool:
+    """Whether a sample scores lower on the candidate by more than `SAME`."""
+    return baseline - candidate > SAME
 
 
 def detectable_losses(alpha: float, gained: int = 0) -> int:

@@ -14,17 +14,19 @@ from pytest_pd.evals.gate import (
     Verdict,
     accepted_gate,
     drift_gate,
+    is_lost,
     paired_gate,
     reference_gate,
 )
 from pytest_pd.evals.identity import (
+    FLOOR_TOLERANCE,
     Divergence,
     compare,
     identity_gate,
     logprob_gap,
 )
 from pytest_pd.evals.sample import Sample
-from pytest_pd.spec.evals import EvalFileSpec
+from pytest_pd.spec.evals import EvalFileSpec, EvalGateSpec
 
 PD, AGGREGATED, AGAIN = "pd", "aggregated", "aggregated_again"
 """Names of the sides; a topology without a hand-over has only the first."""
@@ -124,7 +126,7 @@ def judge(
     wanted = spec.tasks[task]
     gates: dict[str, GateAnswer] = {}
     for gate in wanted.gates:
-        limits = Limits(spec.alpha_each, spec.power, gate.tolerance, gate.largest_drop)
+        limits = limits_of(spec, gate, has_floor=AGAIN in sides)
         if gate.kind == "reference":
             gates[gate.kind] = _reference(ours, expected, limits)
         elif gate.kind == "drift":
@@ -144,6 +146,18 @@ def judge(
         limit=wanted.limit,
         shots=wanted.shots,
     )
+
+
+def limits_of(spec: EvalFileSpec, gate: EvalGateSpec, *, has_floor: bool) -> Limits:
+    """Return how strict a gate is.
+
+    Args:
+        has_floor: Aggregated was asked twice, for its answers vary by themselves.
+    """
+    tolerance = gate.tolerance
+    if tolerance is None:
+        tolerance = FLOOR_TOLERANCE if has_floor and gate.kind == "identity" else 0.0
+    return Limits(spec.alpha_each, spec.power, tolerance, gate.largest_drop)
 
 
 def mean(samples: Sequence[Sample]) -> float:
@@ -179,7 +193,8 @@ def _paired(ours: Sequence[Sample], sides: Sides, limits: Limits) -> GateAnswer:
     verdict = paired_gate(
         [sample.score for sample in theirs], [sample.score for sample in ours], limits
     )
-    lost = [s.key for s, t in zip(ours, theirs, strict=True) if s.score < t.score]
+    pairs = zip(ours, theirs, strict=True)
+    lost = [one.key for one, other in pairs if is_lost(other.score, one.score)]
     notes = (f"lost: {_shown(lost)}",) if lost else ()
     return GateAnswer("paired", verdict.outcome, verdict, notes)
 

@@ -203,8 +203,12 @@ def _text(answer: Any) -> str:
 def _rows(folder: Path, leaf: str) -> Iterable[dict[str, Any]]:
     # the date ends the name: t_2 is not t
     for path in sorted(folder.glob(f"**/samples_{leaf}_[0-9][0-9][0-9][0-9]-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        yield from map(json.loads, _lines(path))
+
+
+def _lines(path: Path) -> list[str]:
+    # answers hold characters that splitlines() takes for ends of lines
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _filters(folder: Path, leaf: str) -> list[str]:
@@ -213,8 +217,7 @@ def _filters(folder: Path, leaf: str) -> list[str]:
 
 def _read_replies(path: Path) -> dict[Key, list[Reply]]:
     found: dict[Key, list[Reply]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
+    for line in _lines(path) if path.is_file() else ():
         row = json.loads(line)
         key = (str(row["task"]), int(row["doc_id"]))
         found.setdefault(key, []).append(

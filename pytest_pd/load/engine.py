@@ -23,6 +23,8 @@ from pytest_pd.load.target import RequestWriter, Target
 TICK_NS = NS // 10
 SURVEY_NS = NS // 5
 SPIN_NS = 60_000
+ROUND_TRIP_NS = NS
+"""Longer than any round trip to a server that is measured."""
 """The timer wakes this early, and the loop spins for the rest: a sleeping process
 needs tens of microseconds to run again."""
 BACKLOG_LIMIT = 512
@@ -344,8 +346,14 @@ class KernelEngine:
     def _broken(
         self, connection: Connection, exchange: Exchange, error: OSError | None
     ) -> None:
-        """Send once more if an old connection died unheard, else fail."""
-        if connection.requests > 1 and not exchange.raw and not exchange.connections:
+        """Send once more if an old connection died unheard, else fail.
+
+        One that was closed while it was idle tells so within a round trip; one that
+        breaks later had the request.
+        """
+        is_old = connection.requests > 1 and not exchange.connections
+        unheard_ns = time.monotonic_ns() - exchange.sent_before_ns
+        if is_old and not exchange.raw and unheard_ns < ROUND_TRIP_NS:
             self.counters.retries += 1
             self._pool.drop(connection)
             self._pool.distrust()

@@ -21,7 +21,8 @@ class Goodput:
 
     Attributes:
         good, sent: Requests; failed ones are sent and not good.
-        window_s: From the first send to the last end.
+        window_s: From the first send to the last end of a success: what hangs until
+            its time is over makes the others no slower.
         misses: Limit to how many successful requests missed it.
     """
 
@@ -90,7 +91,7 @@ def goodput(result: LoadResult, slo: SloSpec) -> Goodput:
         for name in missed:
             misses[name] = misses.get(name, 0) + 1
     first = min(t.sent_before_ns for t in traces)
-    last = max(t.end_ns for t in traces)
+    last = max((t.end_ns for t in traces if t.is_ok), default=first)
     return Goodput(good, len(traces), (last - first) / 1e9, misses)
 
 

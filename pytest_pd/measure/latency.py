@@ -48,11 +48,16 @@ def tpot_s(trace: RequestTrace) -> float:
     Raises:
         MeasurementError: nothing came after the first event.
     """
-    first = max(int(trace.tokens[0]), 1)
-    after = trace.output_tokens - first
-    if len(trace.stamp_ns) < 2 or after < 1:
+    if not has_tpot(trace):
         raise MeasurementError("One output event has no time per output token.")
+    after = trace.output_tokens - first_tokens(trace)
     return float(trace.stamp_ns[-1] - trace.stamp_ns[0]) / NS / after
+
+
+def first_tokens(trace: RequestTrace) -> float:
+    """Return the tokens of the first event; the request's mean where none says any."""
+    said = int(trace.tokens.sum()) == trace.output_tokens
+    return int(trace.tokens[0]) if said else trace.output_tokens / len(trace.stamp_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,8 @@ def _each(
 
 
 def has_tpot(trace: RequestTrace) -> bool:
-    return len(trace.stamp_ns) > 1 and trace.output_tokens > max(
-        int(trace.tokens[0]), 1
-    )
+    """Tell whether output came after the first event."""
+    return len(trace.stamp_ns) > 1 and trace.output_tokens > first_tokens(trace)
 
 
 def measurements(

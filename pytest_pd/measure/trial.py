@@ -28,8 +28,9 @@ def measure_point(
 
     A run that does not hold is done once more, with a fresh calibration and prompts
     of its own: a neighbour's burst of load passes, a host that is too slow does not.
-    A run without a success is not repeated: that is the server's answer. Where the
-    repeat breaks, the run before it is the result, and one of its reasons says so.
+    A run in which a request failed, or brought nothing, is not repeated: that is the
+    server's answer. Where the repeat breaks, the run before it is the result, and one
+    of its reasons says so.
 
     Args:
         calibrate: None leaves the calibration out, for a step of a search.
@@ -41,7 +42,8 @@ def measure_point(
     while result.counts().get("ok"):
         if calibrate is not None:
             result = _with_calibration(result, calibrate, attempt == 1, error_share)
-        if result.is_valid or attempt == max_attempts:
+        is_whole = set(result.counts()) == {"ok"}
+        if result.is_valid or attempt == max_attempts or not is_whole:
             instrument = replace(result.instrument, attempts=attempt)
             return replace(result, instrument=instrument)
         try:

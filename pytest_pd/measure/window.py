@@ -8,7 +8,7 @@ import numpy as np
 
 from pytest_pd.load.clock import NS
 from pytest_pd.load.point import LoadPoint
-from pytest_pd.load.record import Array
+from pytest_pd.load.record import Array, Outcome
 from pytest_pd.load.result import LoadResult
 
 
@@ -34,9 +34,10 @@ def steady_window(result: LoadResult) -> Window:
     """Return the span between ramp-up and ramp-down.
 
     Closed loop: from the send that first filled all streams, and not before the last
-    of them began, to the last send, after which streams run dry. Open loop: from the
-    first send, or the end of the ramp, to the last. If that is no span at all, the
-    whole run, marked as not steady.
+    of them began, to the last send, after which streams run dry. Open loop: from one
+    median request after the first send, or after the end of the ramp, when as much
+    ends as begins, to the last send. If that is no span at all, the whole run, marked
+    as not steady.
     """
     point, rows = result.point, result.rows()
     sent = np.sort(rows["sent_before_ns"][rows["sent_before_ns"] > 0])
@@ -44,10 +45,18 @@ def steady_window(result: LoadResult) -> Window:
         return Window(0, 0, is_steady=False)
     streams = 1 if point.is_open else point.concurrency or 1
     if len(sent) > streams:
-        start = max(int(sent[streams - 1]), int(sent[0]) + _ramp_ns(point))
+        filled = int(sent[0]) + _ramp_ns(point)
+        filled += _median_ns(rows) if point.is_open else 0
+        start = max(int(sent[streams - 1]), filled)
         if start < sent[-1]:
             return Window(start, int(sent[-1]), is_steady=True)
     return Window(int(sent[0]), int(rows["end_ns"].max()), is_steady=False)
+
+
+def _median_ns(rows: Array) -> int:
+    """Return how long half of the successful requests took at most."""
+    ok = rows[rows["outcome"] == Outcome.OK]
+    return int(np.median(ok["end_ns"] - ok["sent_before_ns"])) if len(ok) else 0
 
 
 def _ramp_ns(point: LoadPoint) -> int:

@@ -221,7 +221,10 @@ def _slowest(by_rank: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def _spans(reports: Sequence[RankReport]) -> tuple[float, ...]:
-    if not reports:
+    """Return first start to last stop of each refit; nothing where clocks are apart."""
+    hosts = {report.host for report in reports}
+    is_aligned = all(report.clock_start.at_ns for report in reports)
+    if not reports or (len(hosts) > 1 and not is_aligned):
         return ()
     starts = [[t - r.clock_start.offset_ns for t in r.starts_ns] for r in reports]
     stops = [[t - r.clock_start.offset_ns for t in r.stops_ns] for r in reports]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from glob import glob, has_magic
@@ -20,7 +21,16 @@ from pytest_pd.measure.ratio import (
     has_ratio,
     summarised,
 )
-from pytest_pd.report.comparable import load_of, other_load
+from pytest_pd.report.comparable import (
+    Key,
+    Places,
+    identity,
+    load_of,
+    loads_of,
+    measured_tests,
+    name_of_test,
+    other_load,
+)
 from pytest_pd.report.compare import default_statistic
 from pytest_pd.report.read import Entry, RunRecord, is_topology, overlap, read_run
 from pytest_pd.spec.baseline import BaselineSpec, read_baselines
@@ -40,7 +50,7 @@ class GateWord(StrEnum):
     PASSED = "passed"
 
 
-Known = Mapping[tuple[str, ...], Sequence[tuple[Mapping[str, Any], Run]]]
+Known = Mapping[Key, Sequence[tuple[Mapping[str, Any], Run]]]
 """What is compared to the baseline runs of it, each with its load."""
 MISSING = frozenset((GateWord.NO_FIGURE, GateWord.NO_BASELINE))
 NOTHING_JUDGED = (
@@ -48,6 +58,10 @@ NOTHING_JUDGED = (
     "set-up; look at its patterns, or accept this run with pytest-pd accept-baseline"
 )
 FIRST_RUN = "this is the first run that its baseline names"
+OTHER_LOAD = (
+    "{} without a baseline only because the load is another one: not judged; "
+    "fail_on_missing: true fails here"
+)
 ALL_NOISY = (
     "nothing passed: the figures scatter too much, or the baseline runs are too few; "
     "fail_on_noise: true fails here"
@@ -106,7 +120,8 @@ class GateResult:
         if self.is_blind:
             return found if self.failed else f"{found}; {ALL_NOISY}"
         if counts[GateWord.PASSED]:
-            return found
+            others = sum(bool(line.left) for line in self.of(GateWord.NO_BASELINE))
+            return f"{found}; {OTHER_LOAD.format(others)}" if others else found
         return f"{found}; {NOTHING_JUDGED if self.failed else FIRST_RUN}"
 
     @property
@@ -119,7 +134,10 @@ class GateResult:
 def read_baseline(
     gate: GateSpec, folder: Path, *, without: Iterable[Path]
 ) -> list[RunRecord]:
-    """Return the newest baseline runs, the run under judgement left out.
+    """Return the baseline runs, the run under judgement left out.
+
+    For each test that the run under judgement measured they have the figures of the
+    newest `keep` runs of the same set-up and load, however many others are newer.
 
     A run that ``--pd-gate`` called worse is left out of what a glob names: a slow-down
     would become its own baseline. Named in full it counts. A run without figures is no
@@ -149,16 +167,17 @@ def read_baseline(
     own = tuple(without)
     found = [path for path in named if not any(overlap(path, one) for one in own)]
     meant = {Path(pattern) for pattern in patterns if not has_magic(pattern)}
+    places = Places(gate.keep, loads_of(_entries_in(own)))
     kept: list[RunRecord] = []
     worse = 0
     for path in sorted(found, key=_run_name, reverse=True):
-        if len(kept) == gate.keep:
+        if places.are_taken:
             break
         run = read_run(path)
         if run.entries and run.gate == GateWord.WORSE and path not in meant:
             worse += 1
         elif run.entries:
-            kept.append(run)
+            kept.append(places.taken_by(run))
     if worse and not kept and len(words) == len(gate.baseline):
         raise MeasurementError(
             f"All {worse} runs of the gate's baseline that measured something were "
@@ -166,6 +185,12 @@ def read_baseline(
             hint="accept what is right with pytest-pd accept-baseline --force",
         )
     return kept[::-1]
+
+
+def _entries_in(folders: Iterable[Path]) -> Iterator[Entry]:
+    for folder in folders:
+        with suppress(MeasurementError):  # an attempt that was killed left no run
+            yield from read_run(folder).entries
 
 
 def _run_name(path: Path) -> str:
@@ -199,15 +224,18 @@ def judge(
 
     A figure fails when it is over its limit and slower beyond doubt, the chance of a
     false alarm shared by all figures; it passes when a value over the limit would
-    have been seen; everything else is too noisy to tell. Where nothing at all can be
-    judged the gate fails, unless the run is the first that the gate's patterns name.
+    have been seen; everything else is too noisy to tell. One that every baseline run of
+    its test has, and this run has not though it measured that test, is worse. Where
+    nothing at all can be judged the gate fails, unless the run is the first that the
+    gate's patterns name.
 
     Raises:
         MeasurementError: the run has no valid figure that the gate judges.
     """
     known = _known(gate, baseline, accepted)
     entries = [entry for entry in run.entries if _is_usable(gate, entry)]
-    if not entries:
+    unjudged = _unjudged(gate, run, entries, known)
+    if not entries and GateWord.WORSE not in {line.word for line in unjudged}:
         raise MeasurementError(
             f"Run {run.run_id!r} has no valid figure of {', '.join(gate.metrics)}.",
             hint="a gate that judges nothing lets everything pass",
@@ -221,7 +249,7 @@ def judge(
             entries, held, _assumed(gate, olds), strict=True
         )
     )
-    lines += _unjudged(gate, run, entries, known)
+    lines += unjudged
     words = {line.word for line in lines}
     failed = (
         GateWord.WORSE in words
@@ -242,7 +270,7 @@ def _held(gate: GateSpec, entry: Entry, known: Known) -> tuple[list[Summary], st
     load, statistic = load_of(entry), _statistic(gate, entry.metric)
     found: list[Summary] = []
     others: list[str] = []
-    for old_load, run in known.get(_identity(entry), ()):
+    for old_load, run in known.get(identity(entry), ()):
         if told := other_load(old_load, load):
             others.append(told)
         else:
@@ -293,32 +321,58 @@ def _unjudged(
 ) -> tuple[GateLine, ...]:
     """Return a line for all that has a limit and no figure to hold against it."""
     left = [e for e in run.entries if e.metric in gate.metrics and e not in judged]
-    lines = [(entry.fullname, entry.metric) for entry in left]
-    present = {_identity(entry) for entry in run.entries}
+    found = [(entry.fullname, entry.metric, "") for entry in left]
+    present = {identity(entry) for entry in run.entries}
     set_ups = {key[1:] for key in present}
-    lost = [key[0] for key in known if key not in present and key[1:] in set_ups]
-    lines += [(name, name.rpartition("::")[2]) for name in lost]
-    told = {entry.metric for entry in run.entries} | {metric for _, metric in lines}
-    lines += [(metric, metric) for metric in gate.metrics if metric not in told]
+    lost = [key for key in known if key not in present and key[1:] in set_ups]
+    measured = measured_tests(run)
+    found += [
+        (key[0], key[0].rpartition("::")[2], _gone(key, known, measured))
+        for key in lost
+    ]
+    told = {entry.metric for entry in run.entries} | {metric for _, metric, _ in found}
+    found += [(metric, metric, "") for metric in gate.metrics if metric not in told]
     return tuple(
         GateLine(
             name.removeprefix("pd::"),
-            GateWord.NO_FIGURE,
+            GateWord.WORSE if gone else GateWord.NO_FIGURE,
             gate.metrics[metric].max_increase,
+            left=gone,
         )
-        for name, metric in lines
+        for name, metric, gone in found
+    )
+
+
+def _gone(key: Key, known: Known, measured: Mapping[Key, Mapping[str, Any]]) -> str:
+    """Return why a figure that the run lacks is worse; empty where it was not due.
+
+    One that some baseline runs of its test lack as well comes and goes by itself.
+    """
+    test = (name_of_test(key[0]), *key[1:])
+    if test not in measured:
+        return ""
+    runs = {
+        other: sum(not other_load(load, measured[test]) for load, _ in old)
+        for other, old in known.items()
+        if (name_of_test(other[0]), *other[1:]) == test
+    }
+    if not runs[key] or runs[key] < max(runs.values()):
+        return ""
+    return (
+        f"missing now: {runs[key]} baseline run(s) have it, and its test was measured "
+        "without it"
     )
 
 
 def _known(
     gate: GateSpec, baseline: Sequence[RunRecord], accepted: Sequence[BaselineSpec]
 ) -> Known:
-    found: dict[tuple[str, ...], list[tuple[Mapping[str, Any], Run]]] = {}
+    found: dict[Key, list[tuple[Mapping[str, Any], Run]]] = {}
     for run in baseline:
         for entry in run.entries:
             if _is_usable(gate, entry):
                 one = (load_of(entry), entry.samples)
-                found.setdefault(_identity(entry), []).append(one)
+                found.setdefault(identity(entry), []).append(one)
     for spec in accepted:
         for name, figures in spec.figures.items():
             metric = name.rpartition("::")[2]
@@ -339,13 +393,6 @@ def _is_usable(gate: GateSpec, entry: Entry) -> bool:
 
 def _statistic(gate: GateSpec, metric: str) -> str:
     return gate.metrics[metric].statistic or default_statistic(metric)
-
-
-def _identity(entry: Entry) -> tuple[str, ...]:
-    """What a baseline must share: nothing else is compared, ever."""
-    keys = ("topology_hash", "hardware", "engine", "label")
-    told = (str(entry.info.get(key, "")) for key in keys)
-    return (entry.fullname, entry.mode, *told)
 
 
 def _rank(line: GateLine) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_pd.errors import MeasurementError, PdError
+from pytest_pd.report.comparable import key_of_test
 from pytest_pd.report.gate import GateWord, judge, read_accepted, read_baseline
 from pytest_pd.report.read import RunRecord, read_run
 from pytest_pd.spec.gate import read_gate
@@ -65,11 +66,17 @@ def read_attempts(runs: Sequence[Path]) -> list[RunRecord]:
 
 
 def joined(runs: Sequence[RunRecord]) -> RunRecord:
-    """Return attempts as one run: of a figure measured again the later counts."""
-    last = {entry.fullname: entry for run in runs for entry in run.entries}
+    """Return attempts as one run: of a test measured again the later figures count."""
+    last = {
+        key_of_test(entry): number
+        for number, run in enumerate(runs)
+        for entry in run.entries
+    }
     topologies = tuple(
-        replace(one, entries=tuple(e for e in one.entries if last[e.fullname] is e))
-        for run in runs
+        replace(
+            one, entries=tuple(e for e in one.entries if last[key_of_test(e)] == number)
+        )
+        for number, run in enumerate(runs)
         for one in run.topologies
     )
     return replace(runs[-1], topologies=topologies)

@@ -21,12 +21,14 @@ class EvalGateSpec(Model):
         kind: ``paired`` (against aggregated, same samples), ``identity`` (raw
             answers at temperature 0), ``drift`` (last third of the requests against
             the first), ``reference`` (a published or accepted score).
-        tolerance: Drop that is no alarm however sure it is.
+        tolerance: Drop that is no alarm however sure it is. None: 0, and for
+            ``identity`` where aggregated is asked twice
+            `pytest_pd.evals.identity.FLOOR_TOLERANCE`.
         largest_drop: The gate cannot tell unless it could have seen this drop.
     """
 
     kind: GateKind
-    tolerance: Share = 0.0
+    tolerance: Share | None = None
     largest_drop: Share = 0.10
 
 

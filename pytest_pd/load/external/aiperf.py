@@ -58,7 +58,7 @@ def read(output: Path) -> list[ForeignRequest]:
     """
     path = output if output.is_file() else output / RESULT
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
         found = [json.loads(line) for line in lines if line.strip()]
         return [
             _request(entry)

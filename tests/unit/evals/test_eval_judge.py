@@ -10,9 +10,15 @@ import pytest
 from pytest_pd.errors import InvalidRun, SpecError
 from pytest_pd.evals.baseline import Expected
 from pytest_pd.evals.gate import Limits, Outcome
-from pytest_pd.evals.identity import compare, identity_gate, logprob_gap
-from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, judge
+from pytest_pd.evals.identity import (
+    FLOOR_TOLERANCE,
+    compare,
+    identity_gate,
+    logprob_gap,
+)
+from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, judge, limits_of
 from pytest_pd.evals.sample import Reply
+from pytest_pd.spec.evals import EvalGateSpec
 
 
 @pytest.fixture
@@ -139,6 +145,38 @@ def test_floor_of_noise_lets_as_much_pass_and_not_more(side, make_eval):
     assert same.gates["identity"].outcome is Outcome.PASSED
     assert "differs from itself in 20 of 200" in str(same.gates["identity"])
     assert worse.gates["identity"].outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("differing", "outcome"),
+    [(60, Outcome.PASSED), (70, Outcome.FAILED)],
+    ids=["other-batches", "far-more"],
+)
+def test_other_batches_may_part_more_answers_than_the_floor(
+    side, make_eval, differing, outcome
+):
+    """Aggregated differs from itself in 25 of 200: 30 % are tolerated, 35 % are not."""
+    sides = {
+        PD: side(wrong=range(differing)),
+        AGGREGATED: side(),
+        AGAIN: side(wrong=range(100, 125)),
+    }
+
+    gate = judge(make_eval("identity"), "t", sides, None).gates["identity"]
+
+    assert gate.verdict.p_value < 0.05
+    assert gate.outcome is outcome
+
+
+def test_a_tolerance_that_the_file_names_is_taken(make_eval):
+    spec, named = make_eval("identity"), EvalGateSpec(kind="identity", tolerance=0)
+    (usual,) = spec.tasks["t"].gates
+
+    assert limits_of(spec, usual, has_floor=True).tolerance == FLOOR_TOLERANCE
+    assert limits_of(spec, usual, has_floor=False).tolerance == 0
+    assert limits_of(spec, named, has_floor=True).tolerance == 0
+    paired = EvalGateSpec(kind="paired")
+    assert limits_of(spec, paired, has_floor=True).tolerance == 0
 
 
 def test_without_a_floor_one_difference_fails():

@@ -25,6 +25,15 @@ def test_samples_come_with_score_answer_and_times(tmp_path, lay_out, row):
     assert second.seconds == 0.2
 
 
+def test_an_answer_may_hold_what_some_take_for_an_end_of_line(tmp_path, lay_out, row):
+    """lm-eval writes it as it is; KV that is damaged brings it about."""
+    lay_out(tmp_path, {"t": [row(0), row(1)]})
+    (path,) = tmp_path.rglob("samples_*.jsonl")
+    path.write_text(path.read_text().replace("w001", "b\u2028c\x85d"), encoding="utf-8")
+
+    assert read(tmp_path)[0].answers == (" b\u2028c\x85d w002",)
+
+
 def test_one_filter_is_read_where_there_are_several(tmp_path, lay_out, row):
     rows = [row(0, 0.0, "strict"), row(0, 1.0, "flexible")]
     lay_out(tmp_path, {"t": rows}, effective={"t": 1})

@@ -84,6 +84,31 @@ def test_a_score_of_shares_is_judged_by_its_sign():
     assert paired_gate(one, [0.4] * 5 + [0.6] * 35).outcome is not Outcome.FAILED
 
 
+def test_rounding_of_shares_is_no_loss_and_no_gain():
+    draw = random.Random(5)
+    one = [draw.uniform(0.1, 0.9) for _ in range(400)]
+    other = [score - 1e-4 + draw.gauss(0, 5e-4) for score in one]
+
+    verdict = paired_gate(one, other)
+
+    assert verdict.outcome is Outcome.PASSED
+    assert verdict.effect > 0
+    assert verdict.p_value == 1.0
+
+
+def test_a_drop_of_shares_within_the_tolerance_is_no_alarm():
+    """A third lose a little, one in ten gains more: significant, and nothing lost."""
+    n = 600
+    other = [0.45] * 200 + [0.65] * 60 + [0.5] * 340
+
+    verdict = paired_gate([0.5] * n, other)
+
+    assert verdict.p_value < 1e-6
+    assert 0 < verdict.effect < 0.01
+    assert verdict.outcome is Outcome.PASSED
+    assert verdict.detectable >= 0.01
+
+
 def test_gains_by_noise_take_more_losses_to_be_seen():
     assert detectable_losses(0.01) == 7
     assert detectable_losses(0.01, gained=5) > 7 + 5

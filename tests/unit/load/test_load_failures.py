@@ -110,6 +110,16 @@ def test_a_request_on_a_connection_that_died_idle_is_sent_again(serve, wire, loa
     assert result.instrument.connections_opened == 4
 
 
+def test_a_request_that_a_server_dropped_after_a_while_failed(serve, wire, load):
+    """Sent again, it would look as if nothing had happened, and fast."""
+    good = answers(wire)["good"]
+    server = serve(good, [1.2, None], good)
+
+    result = load(server.url, requests=3)
+
+    assert result.counts() == {"ok": 2, "disconnect": 1}
+
+
 def test_missing_done_is_fine_when_the_answer_finished(serve, wire, load):
     result = load(serve(wire.answer(wire.text("a", "stop"))).url)
 

@@ -64,7 +64,7 @@ def test_latencies_of_one_request():
 def test_tpot_divides_by_tokens_not_by_events():
     (trace,) = result_of(request(tokens=9)).traces()
 
-    assert tpot_s(trace) == pytest.approx(0.4 / 8)
+    assert tpot_s(trace) == pytest.approx(0.4 / 6), "three of nine came first"
 
 
 def test_one_event_has_no_tpot():
@@ -198,16 +198,50 @@ def test_window_begins_when_the_last_stream_has_begun():
     assert window.start_ns / 1e9 - 100 == pytest.approx(8.75)
 
 
-def test_open_loop_window_begins_after_the_ramp():
+@pytest.mark.parametrize(("ramp_s", "seconds"), [(0.0, 8.1), (4.0, 4.1)])
+def test_open_loop_window_begins_when_as_much_ends_as_begins(ramp_s, seconds):
+    """Of sends from 0 to 9 s, 0.9 s long, less the ramp and one request."""
     result = result_of(
         *(request(float(k)) for k in range(10)),
         concurrency=None,
         arrivals=Arrivals.CONSTANT,
         rate_per_s=1.0,
-        ramp_s=4.0,
+        ramp_s=ramp_s,
     )
 
-    assert steady_window(result).seconds == pytest.approx(5.0)
+    assert steady_window(result).seconds == pytest.approx(seconds)
+
+
+def test_open_loop_of_long_requests_has_the_rate_that_was_offered():
+    """Eight a second, each 5.3 s long: the server is empty at first."""
+    found = result_of(
+        *(request(k / 8, (0.3, 5.3)) for k in range(200)),
+        concurrency=None,
+        arrivals=Arrivals.CONSTANT,
+        rate_per_s=8.0,
+    )
+    (rate,) = [m for m in measurements(found) if m.metric == "request_time"]
+
+    assert steady_window(found).is_steady
+    assert 1 / np.median(rate.samples) == pytest.approx(8.0, rel=0.02)
+
+
+def test_tpot_of_events_of_several_tokens_that_nobody_counts():
+    """128 tokens in 16 events, 10 ms a token: events are 80 ms apart."""
+    events = [0.5 + 0.08 * k for k in range(16)]
+    (trace,) = result_of(request(1.0, events, tokens=128)).traces()
+
+    assert tpot_s(trace) == pytest.approx(0.010)
+
+
+def test_what_hangs_takes_nothing_from_the_goodput_of_others():
+    fine = [request(float(k)) for k in range(10)]
+    hung = request(5.0, (), error="no end in time")
+
+    found = goodput(result_of(*fine, hung), SloSpec(ttft_ms=1000))
+
+    assert (found.good, found.sent) == (10, 11)
+    assert found.window_s == pytest.approx(9.9)
 
 
 def test_run_that_ends_inside_its_ramp_is_not_steady():
@@ -497,6 +531,20 @@ def test_run_that_does_not_hold_is_done_once_more():
     assert result.is_valid
     assert result.instrument.attempts == 2
     assert calibrations == [True, False], "the second time it is not from the cache"
+
+
+def test_run_in_which_the_server_failed_is_not_done_again():
+    runs = []
+
+    def run(prompts):
+        runs.append(prompts)
+        failed = [request(5.0, (), error="HTTP 500")] if len(runs) == 1 else []
+        return result_of(request(), request(3.0), *failed)
+
+    result = measure_point(run, list, lambda *_: calibration_of(0.2))
+
+    assert len(runs) == 1
+    assert success_share(result) < 1
 
 
 def test_run_that_never_holds_is_invalid_after_two():

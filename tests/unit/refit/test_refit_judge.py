@@ -153,6 +153,18 @@ def test_a_constant_offset_of_clocks_changes_nothing():
     assert outcome.span_s == pytest.approx((0.010, 0.012, 0.011))
 
 
+def test_clocks_of_hosts_that_were_not_aligned_give_no_span():
+    made = reports()
+    for report, host in zip(made, ("a", "b"), strict=True):
+        report.host = host
+        report.clock_start = report.clock_stop = ClockSync()
+
+    outcome = judge(job(), made, planned())
+
+    assert outcome.status == "verified"
+    assert outcome.span_s == ()
+
+
 def test_an_uncertain_offset_is_no_drift():
     # A busy machine: the two readings differ, within the bound of their error.
     start, stop = ClockSync(0, 60 * MS, 0), ClockSync(-90 * MS, 40 * MS, 1000 * MS)

@@ -10,6 +10,7 @@ import pytest
 
 from pytest_pd.cli import main
 from pytest_pd.errors import MeasurementError, SpecError
+from pytest_pd.report.comparable import other_load
 from pytest_pd.report.gate import GateWord, judge, read_baseline
 from pytest_pd.report.read import read_run
 from pytest_pd.spec.gate import GateSpec, read_gate
@@ -151,6 +152,95 @@ def test_points_that_the_run_lost_are_told_and_fail_only_if_asked(tmp_path):
     assert judge(spec(fail_on_missing=True), new, old).failed
 
 
+GOOD = {"goodput_time": {"max_increase": 0.1}}
+
+
+def night(path, *metrics, outcomes=(), **more):
+    """Leave a run with some metrics of one test; of goodput one sample, as it has."""
+    entries = [
+        entry(name, [0.13] if name == "goodput_time" else samples(), **more)
+        for name in metrics
+    ]
+    more = {"outcomes": outcomes, "verdict": passed()}
+    return read_run(write_run(path, entries=entries, **more))
+
+
+@pytest.mark.parametrize("metrics", [{**METRICS, **GOOD}, GOOD])
+def test_a_goodput_that_nothing_meets_any_more_is_worse(tmp_path, metrics):
+    old = [night(tmp_path / f"b{i}", "ttft", "goodput_time") for i in range(8)]
+    new = night(tmp_path / "new", "ttft")
+
+    result = judge(spec(metrics=metrics), new, old)
+
+    (line,) = result.of(GateWord.WORSE)
+    assert result.failed
+    assert str(line).endswith(
+        "::goodput_time; missing now: 8 baseline run(s) have it, and its test was "
+        "measured without it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [
+        ("passed", GateWord.WORSE),
+        ("skipped", GateWord.NO_FIGURE),
+        ("failed", GateWord.NO_FIGURE),
+    ],
+)
+def test_the_only_figure_of_a_test_is_due_where_the_test_passed(
+    tmp_path, verdict, word
+):
+    def run(name, *streams, outcomes=()):
+        entries = [entry("ttft", samples(), streams=n) for n in streams]
+        folder = write_run(tmp_path / name, entries=entries, outcomes=outcomes)
+        return read_run(folder)
+
+    old = [run(f"b{i}", 1, 8) for i in range(8)]
+    told = {
+        "nodeid": "suites/performance/test_sweep.py::"
+        "test_closed_loop[topo:local_sweep:c8-local_1p1d]",
+        "verdict": verdict,
+        "when": "call",
+    }
+
+    result = judge(spec(), run("new", 1, outcomes=[told]), old)
+
+    assert [line.word for line in result.lines if "c8" in line.name] == [word]
+
+
+@pytest.mark.parametrize(
+    ("now", "before"),
+    [
+        ({"streams": 1}, {"streams": 8}),
+        ({"valid": False}, {}),
+        ({"outcome": "failed"}, {}),
+        ({"input_tokens_mean": 4800.0}, {"input_tokens_mean": 48.0}),
+    ],
+)
+def test_a_figure_that_was_not_due_is_not_worse(tmp_path, now, before):
+    both = ("ttft", "goodput_time")
+    old = [night(tmp_path / f"b{i}", *both, **before) for i in range(8)]
+    entries = [entry("ttft", samples(), **now), entry("ttft", samples(), streams=64)]
+    new = read_run(write_run(tmp_path / "new", entries=entries, verdict=passed()))
+
+    result = judge(spec(metrics={**METRICS, **GOOD}), new, old)
+
+    assert not result.of(GateWord.WORSE)
+    assert "goodput_time" in " ".join(map(str, result.of(GateWord.NO_FIGURE)))
+
+
+def test_a_figure_that_comes_and_goes_is_not_worse_where_it_is_missing(tmp_path):
+    old = [night(tmp_path / f"b{i}", "ttft", "goodput_time") for i in range(4)]
+    old += [night(tmp_path / "b4", "ttft")]
+
+    result = judge(
+        spec(metrics={**METRICS, **GOOD}), night(tmp_path / "new", "ttft"), old
+    )
+
+    assert not result.of(GateWord.WORSE)
+
+
 def test_gate_without_a_figure_is_an_error(tmp_path, baseline):
     with pytest.raises(MeasurementError, match="no valid figure of ttft"):
         judge(spec(), make(tmp_path / "new", valid=False), baseline)
@@ -165,9 +255,10 @@ def test_invalid_baseline_figures_do_not_count(tmp_path):
 def test_the_newest_of_single_topologies_are_those_of_the_newest_runs(tmp_path):
     for day in range(6):
         make(tmp_path / f"b{day}")
+    new = make(tmp_path / "new").path
 
     found = read_baseline(
-        spec(keep=2, baseline=["b*/local_1p1d"]), tmp_path, without=[]
+        spec(keep=2, baseline=["b*/local_1p1d"]), tmp_path, without=[new]
     )
 
     assert [run.path.parent.name for run in found] == ["b4", "b5"]
@@ -177,6 +268,73 @@ def test_newest_runs_count_and_the_run_itself_does_not(tmp_path, baseline):
     found = read_baseline(spec(keep=3), tmp_path, without=[tmp_path / "b7"])
 
     assert [run.run_id for run in found] == ["b4", "b5", "b6"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"topology": "k2", "topology_hash": "k2"},
+        {"label": "mine"},
+        {"hardware": "h100"},
+        {"mode": "rehearsal"},
+        {"streams": 64},
+        {"input_tokens_mean": 480.0},
+    ],
+)
+def test_newer_runs_of_something_else_take_no_place(tmp_path, others):
+    length = {"input_tokens_mean": 48.0}
+    for night in range(8):
+        make(tmp_path / f"b{night:02}", jitter=0.01, **length)
+    for number in range(8, 20):
+        make(tmp_path / f"b{number:02}", 9.0, **(length | others))
+    new = make(tmp_path / "b20", **length)
+
+    known = read_baseline(spec(keep=5), tmp_path, without=[new.path])
+    (line,) = judge(spec(keep=5), new, known).of(GateWord.PASSED)
+
+    assert "of 5 baseline run(s)" in str(line)
+
+
+def test_each_topology_of_a_run_has_its_own_newest_runs(tmp_path):
+    k2 = {"topology": "k2", "topology_hash": "k2"}
+
+    def both(name):
+        entries = [entry("ttft", samples()), entry("ttft", samples(), **k2)]
+        return read_run(write_run(tmp_path / name, entries=entries, verdict=passed()))
+
+    for night in range(4):
+        both(f"b{night}")
+    for number in range(4, 9):
+        make(tmp_path / f"b{number}")
+    new = both("b9")
+
+    known = read_baseline(spec(keep=3), tmp_path, without=[new.path])
+    lines = judge(spec(keep=3), new, known).of(GateWord.PASSED)
+
+    assert ["of 3 baseline run(s)" in str(line) for line in lines] == [True, True]
+
+
+def test_a_topology_that_was_changed_is_no_first_run(tmp_path, baseline):
+    new = make(tmp_path / "new", topology_hash="x")
+
+    known = read_baseline(spec(), tmp_path, without=[new.path])
+
+    assert judge(spec(), new, known).failed
+
+
+def test_a_point_that_was_dropped_long_ago_is_not_missed_because_of_a_new_one(tmp_path):
+    def sweep(name, *points):
+        entries = [entry("ttft", samples(), streams=n) for n in points]
+        return read_run(write_run(tmp_path / name, entries=entries, verdict=passed()))
+
+    sweep("b0", 1, 64)
+    for night in range(1, 4):
+        sweep(f"b{night}", 1)
+    new = sweep("b4", 1, 8)
+
+    known = read_baseline(spec(keep=3), tmp_path, without=[new.path])
+
+    assert judge(spec(keep=3), new, known).of(GateWord.NO_FIGURE) == ()
 
 
 def test_a_slow_down_that_stays_is_worse_every_night(tmp_path):
@@ -198,8 +356,9 @@ def test_worse_runs_count_only_where_they_are_named(tmp_path, baseline):
     for run in baseline[4:]:
         call(run, "worse")
 
-    found = read_baseline(spec(keep=3), tmp_path, without=[])
-    named = read_baseline(spec(baseline=["b*", "b6"]), tmp_path, without=[])
+    new = make(tmp_path / "new").path
+    found = read_baseline(spec(keep=3), tmp_path, without=[new])
+    named = read_baseline(spec(baseline=["b*", "b6"]), tmp_path, without=[new])
 
     assert [run.run_id for run in found] == ["b1", "b2", "b3"]
     assert [run.run_id for run in named] == ["b0", "b1", "b2", "b3", "b6"]
@@ -209,8 +368,9 @@ def test_a_baseline_of_worse_runs_only_is_no_first_run(tmp_path, baseline):
     for run in baseline:
         call(run, "worse")
 
+    new = make(tmp_path / "new").path
     with pytest.raises(MeasurementError, match="All 8 runs of the gate's baseline"):
-        read_baseline(spec(), tmp_path, without=[tmp_path / "new"])
+        read_baseline(spec(), tmp_path, without=[new])
 
 
 def test_a_run_after_one_that_measured_nothing_is_the_first(tmp_path):
@@ -264,6 +424,67 @@ def test_runs_under_the_same_load_are_judged_and_the_others_told(tmp_path):
     assert words(result) == [GateWord.PASSED]
     assert "of 8 baseline run(s)" in str(result.lines[0])
     assert "; 1 baseline run(s) under another load" in str(result.lines[0])
+
+
+def test_answers_that_end_by_themselves_are_as_long_by_chance(tmp_path):
+    rng = np.random.default_rng(1)
+
+    def length():
+        lengths = rng.lognormal(5.0, 0.47, 64).astype(int)  # half of their mean
+        return {"output_tokens_mean": float(lengths.mean()), **load(8)}
+
+    old = [make(tmp_path / f"b{i}", jitter=0.01, **length()) for i in range(8)]
+
+    same = judge(spec(), make(tmp_path / "same", **length()), old)
+    slow = judge(spec(), make(tmp_path / "slow", 3.0, **length()), old)
+
+    assert words(same) == [GateWord.PASSED]
+    assert words(slow) == [GateWord.WORSE]
+    assert "of 8 baseline run(s)" in str(slow.lines[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_other"),
+    [
+        (16.0, 16.0, False),
+        (16.0, 17.0, True),
+        (16, 17, True),
+        (163.4, 187.2, False),
+        (163.4, 245.1, True),
+        (163.4, 16.0, True),
+    ],
+)
+def test_how_far_answers_may_differ(before, now, is_other):
+    told = other_load({"output_tokens_mean": before}, {"output_tokens_mean": now})
+
+    assert bool(told) == is_other
+
+
+def test_prompts_are_as_long_as_asked_whatever_ends_the_answers():
+    old, new = ({"input_tokens_mean": mean} for mean in (163.4, 187.2))
+
+    assert other_load(old, new)
+
+
+def test_a_figure_that_lost_its_baseline_to_its_load_is_told_beside_one_that_passed(
+    tmp_path,
+):
+    def run(name, slow=1.0, **more):
+        entries = [
+            entry("ttft", samples()),
+            entry("ttft", samples(slow), streams=8, **more),
+        ]
+        return read_run(write_run(tmp_path / name, entries=entries, verdict=passed()))
+
+    old = [run(f"b{i}", output_tokens_mean=163.4) for i in range(8)]
+
+    result = judge(spec(), run("new", 3.0, output_tokens_mean=320.7), old)
+
+    assert not result.failed
+    assert result.summary().startswith(
+        "gate passed: 1 no baseline, 1 passed; 1 without a baseline only because the "
+        "load is another one: not judged"
+    )
 
 
 def test_wrong_key_names_the_nearest(tmp_path):

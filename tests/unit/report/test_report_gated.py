@@ -64,6 +64,38 @@ def test_a_figure_that_was_measured_again_counts_as_the_later(gate, tmp_path):
     assert gated(gate, runs)[1] == "passed"
 
 
+def test_a_figure_that_a_retry_lost_does_not_come_from_the_attempt_before(tmp_path):
+    def attempt(name, *metrics, **more):
+        entries = [
+            entry(m, [0.1 + i / 1e4 for i in range(99)], **more) for m in metrics
+        ]
+        return write_run(tmp_path / name, entries=entries, verdict=passed())
+
+    both = ("ttft", "goodput_time")
+    for number in range(8):
+        attempt(f"b{number}", *both)
+    gate = tmp_path / "g.yaml"
+    limit = "{max_increase: 0.1}"
+    gate.write_text(
+        f'baseline: ["b*"]\nmetrics: {{ttft: {limit}, goodput_time: {limit}}}\n'
+    )
+    runs = [attempt("night-1", *both, outcome="failed"), attempt("night-2", "ttft")]
+
+    lines, word = gated(gate, runs)
+
+    assert word == "worse"
+    assert "goodput_time; missing now" in lines[0]
+
+
+def test_newer_runs_of_another_topology_leave_the_baseline_as_it_is(gate, tmp_path):
+    for number in range(12):
+        run(tmp_path / f"b9{number:02}", 1, 8, topology_hash="other")
+
+    lines, word = gated(gate, [run(tmp_path / "night-1", 1, 8)])
+
+    assert word == "passed", lines
+
+
 def test_an_attempt_that_left_no_run_is_left_out(gate, tmp_path):
     runs = [tmp_path / "night-1", run(tmp_path / "night-2", 1, 8)]
 
