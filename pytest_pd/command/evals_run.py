@@ -10,7 +10,7 @@ from typing import Any
 from pytest_pd.errors import InfrastructureLost, PdError, SpecError
 from pytest_pd.evals.baseline import Subject, find_expected, read_stores
 from pytest_pd.evals.catalogue import BY_CHOICE, CHOICE, metric_of, read_eval
-from pytest_pd.evals.evaluate import as_record
+from pytest_pd.evals.evaluate import as_record, served_length
 from pytest_pd.evals.gate import Outcome
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import evals_of, keep
@@ -37,7 +37,8 @@ def score(args: argparse.Namespace, say: Say) -> int:
     spec = countable(changed(spec_of(args.task), args), args.tokenizer, say)
     sides = sides_of(spec, url, against, exact=args.exact)
     folder = args.out.resolve() / spec.name
-    job = Job(spec, model, args.tokenizer, sides, folder)
+    length = served_length(url)
+    job = Job(spec, model, args.tokenizer, sides, folder, max_tokens=length)
     subject = Subject(model, url, "unknown", version(url))
     evals_of(args.out, subject)  # another server's folder is refused before hours go by
     store = read_stores(HERE)

@@ -88,7 +88,8 @@ def evaluate(
         tokenizer=topology.model.tokenizer or plan.model_path,
         sides=sides,
         folder=folder,
-        max_tokens=flag_count(topology.engine.args, MAX_LENGTH),
+        max_tokens=served_length(plan.url)
+        or flag_count(topology.engine.args, MAX_LENGTH),
         seed=seed_of(deployment, spec),
         roots=roots,
         stored=stored,
@@ -178,6 +179,18 @@ def subject_of(deployment: Deployment, topology: TopologySpec) -> Subject:
         hardware=plan.hardware,
         engine=f"{plan.engine} {engine_version(plan, topology)}",
     )
+
+
+def served_length(url: str) -> int | None:
+    """Return the tokens of prompt and answer that a server takes, if it says so.
+
+    lm-eval cuts prompts at 2,047 tokens where nobody tells it.
+    """
+    try:
+        found = request(f"{url}/v1/models", timeout_s=10.0).json()["data"][0]
+        return int(found["max_model_len"])
+    except (InfrastructureLost, LookupError, TypeError, ValueError):
+        return None
 
 
 def engine_version(plan: DeploymentPlan, topology: TopologySpec) -> str:

@@ -44,7 +44,7 @@ class GateSpec(Model):
     Attributes:
         baseline: Folders or globs of runs, and files of accepted figures (.yaml),
             relative to the file.
-        keep: Only the newest so many of them count, by name.
+        keep: Only the newest so many of them count, by name, for each test and point.
         metrics: Metric to its limit; others are not judged.
         alpha: Chance that a run in which nothing changed fails anywhere at all.
         jitter: Assumed scatter from run to run, corrected by the baseline.

@@ -26,6 +26,7 @@ def asked(monkeypatch) -> list[str]:
     """Let no server be asked, and return the jobs that lm-eval would be given."""
     jobs: list[str] = []
     monkeypatch.setattr(evals_run, "version", lambda url: "1.0")
+    monkeypatch.setattr(evals_run, "served_length", lambda url: None)
     monkeypatch.setattr(evals_run, "run", lambda job, tick: jobs.append(job.spec.name))
     return jobs
 
