@@ -23,10 +23,10 @@ from pytest_pd.load.target import RequestWriter, Target
 TICK_NS = NS // 10
 SURVEY_NS = NS // 5
 SPIN_NS = 60_000
-ROUND_TRIP_NS = NS
-"""Longer than any round trip to a server that is measured."""
 """The timer wakes this early, and the loop spins for the rest: a sleeping process
 needs tens of microseconds to run again."""
+ROUND_TRIP_NS = NS
+"""Longer than any round trip to a server that is measured."""
 BACKLOG_LIMIT = 512
 __all__ = ["TICK_NS", "Counters", "KernelEngine", "Settle"]
 

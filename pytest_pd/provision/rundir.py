@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_pd.errors import ProvisionError
+from pytest_pd.files import read_object
 from pytest_pd.provision.base import RunContext
 from pytest_pd.provision.launcher import write_json
 
@@ -215,12 +216,8 @@ def measured_below(root: Path) -> list[Path]:
 
 def _is_told(run: Path) -> bool:
     """Whether pytest wrote a verdict, for a run of this name, when it was over."""
-    try:
-        verdict = json.loads((run / "verdict.json").read_text())
-    except (OSError, ValueError):
-        return False
-    own = run.name.rpartition("-")[2]
-    return isinstance(verdict, dict) and verdict.get("run_id") == own
+    verdict = read_object(run / "verdict.json")
+    return bool(verdict.get("run_id") == run.name.rpartition("-")[2])
 
 
 def _by_age(root: Path) -> list[Path]:

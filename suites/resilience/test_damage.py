@@ -30,6 +30,7 @@ DEAD_S = 1.0
 TOLD_S = 30.0
 """Seconds within which the built-in proxy must tell that a role is gone."""
 AFTER_PEER = 20
+PATIENCE_S = 10.0
 LONG_TOKENS = 200
 
 
@@ -149,13 +150,13 @@ def test_peers_take_over_from_a_dead_worker(
     """With a peer alive, only requests before the router learns of it may fail.
 
     Prefill keeps the KV that a dead decode worker never fetched until its lease ends:
-    some clients wait for blocks that long.
+    where the router is slow to learn, some clients wait for blocks that long.
     """
     if len(deployment.plan.of_role(Role(role))) < 2:
         pytest.skip(f"there is one {role} worker only")
     router = router_of(topology)
     settles_s = router.witness(topology).settles_s if router else 0.0
-    with traffic(patience_s=60.0) as flow:
+    with traffic(patience_s=max(PATIENCE_S, 3 * settles_s)) as flow:
         assert flow.tokens_in_flight.wait(30), "no token came before the fault"
         with damage(victim.name, "kill") as at_s:
             settled_s = at_s + settles_s
