@@ -16,6 +16,7 @@ from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD, TaskResult, judge
 from pytest_pd.evals.record import evals_of, keep
 from pytest_pd.evals.runner import Job, Side, run, samples_of
 from pytest_pd.probe.http import request
+from pytest_pd.probe.served import first_served
 from pytest_pd.spec.evals import EvalFileSpec
 from pytest_pd.spec.locate import HERE, catalogue
 
@@ -156,13 +157,10 @@ def first_model(url: str) -> str:
         InfrastructureLost: it does not answer.
         SpecError: it lists none.
     """
-    answer = request(f"{url}/v1/models", timeout_s=10.0)
-    try:
-        return str(answer.json()["data"][0]["id"])
-    except (ValueError, LookupError, TypeError):
-        raise SpecError(
-            f"{url}/v1/models lists no model.", hint="give --model NAME"
-        ) from None
+    model = first_served(url)
+    if not model:
+        raise SpecError(f"{url}/v1/models lists no model.", hint="give --model NAME")
+    return str(model["id"])
 
 
 def version(url: str) -> str:

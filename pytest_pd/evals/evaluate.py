@@ -18,6 +18,7 @@ from pytest_pd.evals.stored import find_stored
 from pytest_pd.plan.model import DeploymentPlan, Role
 from pytest_pd.plan.words import flag_count
 from pytest_pd.probe.http import request
+from pytest_pd.probe.served import first_served
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.spec.evals import EvalFileSpec
 from pytest_pd.spec.locate import Roots
@@ -187,10 +188,10 @@ def served_length(url: str) -> int | None:
     lm-eval cuts prompts at 2,047 tokens where nobody tells it.
     """
     try:
-        found = request(f"{url}/v1/models", timeout_s=10.0).json()["data"][0]
-        return int(found["max_model_len"])
-    except (InfrastructureLost, LookupError, TypeError, ValueError):
+        found = first_served(url).get("max_model_len")
+    except InfrastructureLost:
         return None
+    return found if isinstance(found, int) else None
 
 
 def engine_version(plan: DeploymentPlan, topology: TopologySpec) -> str:

@@ -14,7 +14,7 @@ from pytest_pd.plan.model import (
     NodePlan,
     Role,
 )
-from pytest_pd.probe.http import request
+from pytest_pd.probe.served import first_served
 from pytest_pd.provision.base import Process
 from pytest_pd.provision.deployment import Deployment
 from pytest_pd.provision.local import LocalProcess
@@ -125,22 +125,20 @@ def served_model(url: str) -> tuple[str, str, str]:
         ProvisionError: no answer, or none that names a model.
     """
     try:
-        answer = request(f"{url}/v1/models", timeout_s=10.0)
+        model = first_served(url)
     except InfrastructureLost as error:
         raise ProvisionError(
             f"Nothing to attach to: {error.fact}.",
             hint="give a base URL such as http://127.0.0.1:8000, or a run id",
         ) from error
-    record = answer.json()
-    models = record.get("data") if isinstance(record, dict) else None
-    if not answer.ok or not models:
+    if not model:
         raise ProvisionError(
-            f"{url}/v1/models names no model (HTTP {answer.status}).",
+            f"{url}/v1/models names no model.",
             hint="is that the base URL of an OpenAI API?",
         )
-    engine = str(models[0].get("owned_by"))
+    engine = str(model.get("owned_by"))
     told = engine if engine in TELLS_ITSELF else "unknown"
-    return str(models[0]["id"]), str(models[0].get("root") or ""), told
+    return str(model["id"]), str(model.get("root") or ""), told
 
 
 def plan_of_urls(

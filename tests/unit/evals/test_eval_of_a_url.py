@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 
 from pytest_pd.cli import main
@@ -19,6 +18,8 @@ from pytest_pd.command.evals_run import (
 from pytest_pd.errors import InvalidRun, SpecError
 from pytest_pd.evals.baseline import Subject
 from pytest_pd.evals.record import keep
+from pytest_pd.probe import served
+from pytest_pd.probe.http import Answer
 
 
 @pytest.fixture
@@ -118,8 +119,8 @@ def test_exact_without_another_server_is_refused():
     "said", ["<html>", "[]", '{"data": null}', '{"data": [{}]}', '{"data": []}']
 )
 def test_a_server_that_names_no_model_is_told_in_one_sentence(said, monkeypatch):
-    answer = httpx.Response(200, text=said)
-    monkeypatch.setattr(evals_run, "request", lambda url, *, timeout_s: answer)
+    answer = Answer(200, said.encode())
+    monkeypatch.setattr(served, "request", lambda url, *, timeout_s: answer)
 
     with pytest.raises(SpecError, match="http://a/v1/models lists no model"):
         first_model("http://a")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pytest_pd.errors import InfrastructureLost
-from pytest_pd.evals import evaluate
 from pytest_pd.evals.evaluate import served_length, sides_of
 from pytest_pd.evals.judge import AGAIN, AGGREGATED, PD
 from pytest_pd.plugin.facts import facts_of
+from pytest_pd.probe import served
 from pytest_pd.probe.http import Answer
 from pytest_pd.provision.compose import plan_deployment
 from pytest_pd.spec.cluster import ClusterSpec
@@ -47,7 +47,7 @@ def test_workers_with_an_api_are_the_other_side(name, asked):
     ],
 )
 def test_a_server_says_how_long_prompts_may_be(monkeypatch, text, tokens):
-    monkeypatch.setattr(evaluate, "request", lambda url, **_: Answer(200, text))
+    monkeypatch.setattr(served, "request", lambda url, **_: Answer(200, text))
 
     assert served_length("http://a") == tokens
 
@@ -56,6 +56,6 @@ def test_a_server_that_is_gone_says_nothing(monkeypatch):
     def gone(url, **_):
         raise InfrastructureLost(f"{url}: refused")
 
-    monkeypatch.setattr(evaluate, "request", gone)
+    monkeypatch.setattr(served, "request", gone)
 
     assert served_length("http://a") is None
